@@ -1,0 +1,39 @@
+# flanmoe: `make` builds, `make test` tests, `make quickstart` runs the main job. The first of these on a fresh Debian 12 installs what is
+# missing (make setup). Variables: SAN=1 (AddressSanitizer and UBSan), ARCH=x86-64-v3 (instruction set; default: this machine's),
+# CXX, NVCC, PREFIX (make install), ONLY=pattern (make test: only suites that match).
+
+CXX ?= g++
+NVCC ?= $(shell command -v nvcc 2>/dev/null)
+ARCH ?= native
+PREFIX ?= /usr/local
+ifdef SAN
+BUILD := build/san
+MODE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+else
+BUILD := build
+MODE := -O3
+endif
+
+CXXFLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Isrc -MMD -MP
+LIBS := -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz
+
+SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))
+TESTS := $(shell find test -name '*_test.cpp') test/main.cpp
+OBJECTS := $(SOURCES:%.cpp=$(BUILD)/%.o)
+TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
+
+all: $(BUILD)/flanmoe
+
+$(BUILD)/flanmoe: $(BUILD)/src/main.o $(OBJECTS)
+	$(CXX) $(CXXFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/flanmoe-test: $(TEST_OBJECTS) $(OBJECTS)
+	$(CXX) $(CXXFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) -Itest -c -o $@ $<
+
+-include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d
+
+.PHONY: all

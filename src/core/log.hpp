@@ -1,0 +1,22 @@
+// Messages to people go to standard error through these; results go to standard output through fmt::print.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <string>
+
+namespace flanmoe {
+
+void log_line(const char* level, const std::string& text);
+
+template <class... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+    log_line("", fmt::format(format, std::forward<Args>(args)...));
+}
+template <class... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+    log_line("warning: ", fmt::format(format, std::forward<Args>(args)...));
+}
+
+}  // namespace flanmoe
