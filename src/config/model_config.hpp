@@ -1,0 +1,75 @@
+// Shape and behaviour of a model: what `[model]` and `[moe]` of a config file say, and what config.json of a checkpoint holds.
+//
+// One struct for every family: dense T5 (v1.0: relu, tied; v1.1: gated_gelu, untied), Switch, GShard, expert choice, ST-MoE, and the
+// decoder-only GLaM shape. Defaults are T5 v1.1 small without experts. Names follow the papers; the Hugging Face keys they map to are in
+// checkpoint/hf_config.hpp.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace flanmoe {
+
+enum class Activation : uint8_t { relu, gelu_tanh, gelu_erf, silu };
+
+enum class RouterKind : uint8_t { token_choice, expert_choice };
+/// What happens to choices after the first: always sent, never, when gate > threshold, or when a uniform draw < gate / threshold.
+enum class SecondPolicy : uint8_t { all, none, threshold, random };
+/// What counts as load in the balance loss: first choices (sums to 1) or any of the k choices (sums to k).
+enum class Density : uint8_t { first, any };
+
+/// How one stack routes. Switch, GShard, ST-MoE and T5X top-k are all token_choice with other settings.
+struct RoutingConfig {
+    RouterKind kind = RouterKind::token_choice;
+    int64_t k = 1;                      ///< experts a token (token choice)
+    bool normalize = false;             ///< gates divided by the sum of the token's k gates, before drops
+    bool prioritized = false;           ///< tokens claim slots in order of their largest probability
+    Density density = Density::first;
+    SecondPolicy second_train = SecondPolicy::all, second_eval = SecondPolicy::all;
+    double second_threshold = 0.2;
+    int64_t capacity = 0;               ///< fixed slots per expert and group; 0 = from the factors
+    double capacity_factor = 1.25;      ///< training: slots = max(min_capacity, round(factor x real tokens / experts))
+    double eval_capacity_factor = 2.0;  ///< the same in evaluation
+    int64_t min_capacity = 4;
+    bool dropless = false;              ///< no limit at all
+    int64_t group_rows = 1;             ///< whole batch rows a routing group; 0 = the whole batch is one group
+    bool route_padding = false;         ///< padding is routed and takes slots (imported models only)
+    double jitter = 0.0;                ///< training: router input x uniform(1 - jitter, 1 + jitter)
+};
+
+struct ModelConfig {
+    bool encoder_decoder = true;  ///< false: a decoder-only stack, causal or prefix-LM
+    int64_t vocab_size = 32128;   ///< rows of the embedding table
+    int64_t d_model = 512;
+    int64_t d_kv = 64;            ///< width of a head
+    int64_t heads = 6;
+    int64_t d_ff = 1024;          ///< inner width of dense feed-forwards
+    int64_t encoder_layers = 8;   ///< 0 if not encoder_decoder
+    int64_t decoder_layers = 8;
+    Activation activation = Activation::gelu_tanh;
+    bool gated = true;
+    bool tied = false;            ///< output matrix = embedding table
+    bool scale_outputs = false;   ///< hidden states x d_model^-0.5 before the output matrix (T5 v1.0 and Switch)
+    int64_t buckets = 32;         ///< relative position buckets
+    int64_t max_distance = 128;
+    bool bias_per_layer = false;  ///< a bias table in every layer (GLaM) instead of one a stack
+    double norm_epsilon = 1e-6;
+    double dropout = 0.1;
+    double attention_dropout = -1;  ///< on attention probabilities; -1 = dropout
+    int64_t pad_id = 0, eos_id = 1, decoder_start_id = 0;
+
+    int64_t experts = 0;                   ///< experts of a sparse layer; 0 = dense model
+    std::vector<int64_t> encoder_sparse;   ///< indices of sparse layers, ascending
+    std::vector<int64_t> decoder_sparse;
+    int64_t expert_d_ff = 0;               ///< 0 = d_ff
+    Activation expert_activation = Activation::relu;
+    bool expert_gated = false;
+    double expert_dropout = -1;            ///< inside experts; -1 = dropout
+    bool extra_ffn = false;                ///< ST-MoE: a dense feed-forward sub-layer after each sparse one
+    RoutingConfig encoder_routing, decoder_routing;
+
+    double init_scale = 1.0;  ///< variance scale of weight matrices (0.1 in Switch and ST-MoE)
+};
+
+}  // namespace flanmoe

@@ -1,0 +1,85 @@
+// Parameters: one declarative record each, and the store that holds weights and gradients.
+//
+// Initialisation, clipping, freezing, optimizers, checkpoints and `inspect` all read the record; nothing knows a parameter by its index.
+// A record stands for one matrix or vector, or for the same matrix of every expert of a layer: on disk those are `experts` tensors whose names come
+// from the pattern's "{e}". Records declared in one group lie next to each other without gaps, so that query, key and value (or wi_0 and wi_1, per expert)
+// are one matrix for a fused product.
+//
+// The store keeps three flat arrays with the same layout: master weights and gradients in the accumulation type (float, or double for f64), and the
+// compute copy in the compute type (an alias of the master unless that is bf16). Sums over all parameters are loops over a flat array.
+#pragma once
+
+#include "core/tensor.hpp"
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace flanmoe {
+
+enum class Init : uint8_t { ones, zeros, normal, truncated_normal };
+/// What a parameter belongs to, for freezing and for counting active parameters.
+enum class ParameterKind : uint8_t { embedding, attention, norm, ffn, router, expert, head };
+
+struct Parameter {
+    std::string name;      ///< Hugging Face name; "{e}" stands for the expert number if experts > 0
+    Shape shape;           ///< of one matrix [out, in] or vector [n]
+    int64_t experts = 0;   ///< 0: one tensor; else as many tensors of this shape
+    Init init = Init::normal;
+    double deviation = 1;  ///< standard deviation of normal initialisers
+    ParameterKind kind = ParameterKind::ffn;
+    bool frozen = false;   ///< no gradient is applied, no optimizer state is held
+
+    int64_t offset = 0;         ///< elements from the start of the flat arrays; set by the store
+    int64_t expert_stride = 0;  ///< elements from one expert's tensor to the next; set by the store
+
+    int64_t tensors() const { return experts ? experts : 1; }
+    int64_t elements() const { return shape.elements() * tensors(); }
+    std::string tensor_name(int64_t expert) const;  ///< name with the expert number in place
+    int64_t tensor_offset(int64_t expert) const { return offset + expert * expert_stride; }
+};
+
+class ParameterStore {
+public:
+    /// Adds records that lie side by side. Expert records of one group are interleaved by expert: all of expert 0's, then all of expert 1's.
+    /// Returns the index of the first. All of a group have the same `experts`.
+    size_t declare(std::vector<Parameter> group);
+    /// Allocates the arrays for a compute type (f32, bf16, f64); gradients only if asked for. Weights are zero until initialised or loaded.
+    void allocate(DType compute, bool gradients);
+    /// Draws every weight from the counter-based generator: parameter p, element i depend on (seed, name, i) only.
+    void initialise(uint64_t seed);
+    /// Refreshes the compute copy from the master weights.
+    void update_compute();
+    void zero_gradients();
+
+    const std::vector<Parameter>& records() const { return records_; }
+    std::vector<Parameter>& records() { return records_; }
+    const Parameter* find(std::string_view name) const;  ///< by pattern name; null if there is none
+    int64_t flat_elements() const { return flat_; }      ///< length of the flat arrays, alignment gaps included (gaps are zero)
+    int64_t parameter_count() const;                     ///< without gaps
+
+    DType compute_type() const { return compute_type_; }
+    DType master_type() const { return accumulate_type(compute_type_); }
+    Tensor master(const Parameter& p, int64_t expert = 0) const { return view(master_, master_type(), p, expert); }
+    Tensor gradient(const Parameter& p, int64_t expert = 0) const { return view(gradient_, master_type(), p, expert); }
+    Tensor compute(const Parameter& p, int64_t expert = 0) const { return view(compute_, compute_type_, p, expert); }
+    Tensor flat_master() const { return Tensor(master_, master_type(), {flat_}); }
+    Tensor flat_gradient() const { return Tensor(gradient_, master_type(), {flat_}); }
+    Tensor flat_compute() const { return Tensor(compute_, compute_type_, {flat_}); }
+
+private:
+    static Tensor view(void* base, DType type, const Parameter& p, int64_t expert) {
+        return Tensor(base ? static_cast<char*>(base) + p.tensor_offset(expert) * size_of(type) : nullptr, type, p.shape);
+    }
+    struct Free {
+        void operator()(void* p) const;
+    };
+    std::vector<Parameter> records_;
+    int64_t flat_ = 0;
+    DType compute_type_ = DType::f32;
+    std::vector<std::unique_ptr<void, Free>> memory_;
+    void *master_ = nullptr, *gradient_ = nullptr, *compute_ = nullptr;
+};
+
+}  // namespace flanmoe
