@@ -5,19 +5,13 @@
 // checkpoint/hf_config.hpp.
 #pragma once
 
+#include "core/kinds.hpp"
+
 #include <cstdint>
-#include <string>
 #include <vector>
 
 namespace flanmoe {
 
-enum class Activation : uint8_t { relu, gelu_tanh, gelu_erf, silu };
-
-enum class RouterKind : uint8_t { token_choice, expert_choice };
-/// What happens to choices after the first: always sent, never, when gate > threshold, or when a uniform draw < gate / threshold.
-enum class SecondPolicy : uint8_t { all, none, threshold, random };
-/// What counts as load in the balance loss: first choices (sums to 1) or any of the k choices (sums to k).
-enum class Density : uint8_t { first, any };
 
 /// How one stack routes. Switch, GShard, ST-MoE and T5X top-k are all token_choice with other settings.
 struct RoutingConfig {

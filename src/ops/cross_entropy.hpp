@@ -1,0 +1,34 @@
+// Output layer and loss: logits = scale h w^T, softmax cross-entropy, output z-loss; never the logits of the whole batch.
+//
+//   lse_n = log sum_v exp(logits_nv);  nll_n = lse_n - logits_n,target
+//   loss  = loss_scale * sum_n (nll_n + z_coefficient * lse_n^2)        over rows whose target is not `ignored` (-1)
+//   dlogits_nv = loss_scale * ((1 + 2 z lse_n) softmax_nv - [v = target])      (z-loss of T5X losses.py)
+//
+// Rows are worked on in chunks (about 16 MB of logits at a time), forward and, if d_hidden is given, backward at once: loss_scale (1 / target tokens
+// of the whole step) is known before the forward. Logits and sums in float (double for f64).
+#pragma once
+
+#include "core/context.hpp"
+
+namespace flanmoe::ops {
+
+struct LinearCrossEntropyArgs {
+    Tensor hidden;   ///< [N, D]
+    Tensor weight;   ///< [V, D]
+    Tensor targets;  ///< i32 [N]; -1 = ignored
+    double scale = 1;           ///< on logits (d_model^-0.5 when outputs are scaled)
+    double loss_scale = 1;
+    double z_coefficient = 0;
+    Tensor d_hidden;  ///< optional [N, D]: overwritten (zero rows where ignored)
+    Tensor d_weight;  ///< optional [V, D] in the accumulation type: added to
+    Tensor token_nll; ///< optional [N] in the accumulation type: nll per row, 0 where ignored
+};
+struct CrossEntropySums {
+    double nll = 0;       ///< sum of nll_n
+    double z = 0;         ///< sum of lse_n^2
+    int64_t tokens = 0;   ///< rows that count
+    int64_t correct = 0;  ///< of them, those whose largest logit is the target
+};
+CrossEntropySums linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args);
+
+}  // namespace flanmoe::ops
