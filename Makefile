@@ -18,7 +18,7 @@ CXXFLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trap
 LIBS := -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz
 
 SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))
-TESTS := $(shell find test -name '*_test.cpp') test/main.cpp
+TESTS := $(shell find test -name '*_test.cpp') test/main.cpp test/ops/check.cpp
 OBJECTS := $(SOURCES:%.cpp=$(BUILD)/%.o)
 TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
 
