@@ -51,7 +51,7 @@ struct TensorEntry {
 /// Stricter than the reference, which allows headers of 100 MB: what is above is either hostile or should have been sharded.
 struct SafetensorsLimits {
     int64_t header_bytes = int64_t{16} << 20;
-    int64_t entries = 100'000;
+    int64_t entries = 1'000'000;
     int64_t name_bytes = 512;
 };
 
@@ -96,8 +96,8 @@ std::vector<TensorEntry> parse_safetensors_header(std::string_view json, int64_t
 class SafetensorsWriter {
 public:
     explicit SafetensorsWriter(std::map<std::string, std::string> metadata = {{"format", "pt"}}) : metadata_(std::move(metadata)) {}
-    void add(std::string name, const Tensor& values) { add(std::move(name), values, stored_type(values.dtype)); }
-    void add(std::string name, const Tensor& values, StoredType as);
+    void add(std::string name, const Tensor& values) { add(std::move(name), values, values.dtype); }
+    void add(std::string name, const Tensor& values, DType as);
     int64_t tensor_bytes() const;  ///< sum over the tensors, without the header
     /// Writes the file, synced to disk. Exit::cannot_create or Exit::io on failure. Returns the XXH3-128 hash of the file as 32 hex digits.
     std::string write(const std::filesystem::path& path) const;
@@ -106,7 +106,7 @@ private:
     struct Item {
         std::string name;
         Tensor values;
-        StoredType type;
+        DType type;
     };
     std::map<std::string, std::string> metadata_;
     std::vector<Item> items_;

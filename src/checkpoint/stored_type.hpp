@@ -22,14 +22,13 @@ const char* name_of(StoredType type);                       ///< as in a header:
 std::optional<StoredType> stored_type(std::string_view name);
 int bits_of(StoredType type);
 StoredType stored_type(DType type);
-/// The type in which values of a stored type are kept when nothing else is asked for: f16 as f32, small integers as i32, unsigned as i64.
+/// The type in which values of a stored type are kept when nothing else is asked for: f16 as f32, booleans as u8, i8 to u16 as i32,
+/// u32 and u64 as i64.
 /// Empty for types that cannot be read as numbers (complex, fp8 and smaller).
 std::optional<DType> natural_type(StoredType type);
 
-/// Converts `count` consecutive values. f64 to f32 and f32 to bf16 round to nearest even; integers to floats likewise; floats to integers truncate.
-/// Both types must be convertible (natural_type).
-void convert_values(const void* from, StoredType from_type, void* to, DType to_type, int64_t count);
-/// The other direction: our values as a stored type out of f32, bf16, f16, f64, i32, i64, u8.
-void convert_values(const void* from, DType from_type, void* to, StoredType to_type, int64_t count);
+/// Converts `count` consecutive values. Floats round to nearest even (f64 to bf16 by way of f32), integers to floats likewise. Integer targets take
+/// integer sources only. False if a value does not fit its target, or for a pair that is not converted; `to` is then unspecified.
+[[nodiscard]] bool convert_values(const void* from, StoredType from_type, void* to, DType to_type, int64_t count);
 
 }  // namespace flanmoe
