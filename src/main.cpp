@@ -1,1 +1,12 @@
-int main() { return 0; }
+// flanmoe: Mixture-of-Experts T5 models from raw text to an instruction-tuned, evaluated model. This file only lists the subcommands.
+#include "cli/commands.hpp"
+
+#include <CLI/CLI.hpp>
+
+int main(int argc, char** argv) {
+    CLI::App program("Trains, instruction-tunes, finetunes and evaluates T5-style Mixture-of-Experts language models.", "flanmoe");
+    program.set_version_flag("--version", "flanmoe 0.1.0");
+    program.footer("Example:\n  flanmoe COMMAND --help\n\nErrors are one sentence; exit codes: 64 usage or config, 65 bad data, 66 missing input, 75 stopped and resumable, "
+                   "80 bad checkpoint.");
+    return flanmoe::cli::run(program, argc, argv);
+}

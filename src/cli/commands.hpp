@@ -1,4 +1,7 @@
 // The subcommands of flanmoe, one file each. A function here adds its subcommand, options and callback to the program; main() lists them.
+//
+// A callback reports failure by throwing: flanmoe::Error (one sentence and its exit code), or CLI::RuntimeError(code) when what went wrong is
+// already on the screen (`parity`, `inspect --verify`). Every subcommand has a footer "Example:\n  flanmoe ...".
 #pragma once
 
 namespace CLI {
@@ -6,5 +9,8 @@ class App;
 }
 
 namespace flanmoe::cli {
+
+/// Parses the command line, runs the chosen subcommand and returns the exit code; errors become one line on standard error.
+int run(CLI::App& program, int argc, char** argv);
 
 }  // namespace flanmoe::cli
