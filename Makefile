@@ -14,7 +14,7 @@ BUILD := build
 MODE := -O3
 endif
 
-CXXFLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Isrc -MMD -MP
+CXXFLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-missing-field-initializers -Isrc -MMD -MP
 LIBS := -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz
 
 SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))

@@ -63,6 +63,7 @@ struct ModelConfig {
     bool extra_ffn = false;                ///< ST-MoE: a dense feed-forward sub-layer after each sparse one
     RoutingConfig encoder_routing, decoder_routing;
 
+    bool flanmoe_layout = false;  ///< a dense model that keeps the tensor names of the `flanmoe` layout, because it was imported from it
     double init_scale = 1.0;  ///< variance scale of weight matrices (0.1 in Switch and ST-MoE)
 };
 

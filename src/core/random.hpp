@@ -21,6 +21,7 @@ enum class Purpose : uint32_t {
     ffn_dropout,            ///< inside a dense feed-forward
     expert_dropout,         ///< inside an expert
     ffn_output_dropout,
+    extra_ffn_output_dropout,
     stack_dropout,          ///< after a stack's final norm
     jitter,
     second_expert,

@@ -19,6 +19,7 @@ struct Batch {
     int64_t first_row = 0;
     std::vector<int32_t> encoder_ids, encoder_segments;                    ///< [rows, encoder_length]
     std::vector<int32_t> decoder_ids, decoder_segments, decoder_targets;   ///< [rows, decoder_length]; ids are the targets shifted right within each segment
+    std::vector<uint8_t> encoder_routed, decoder_routed;                   ///< 1 = the router may route it; empty: every token that is not padding
     std::vector<int32_t> prefix_lengths;                                   ///< [rows], decoder-only prefix-LM; else empty
 
     /// Targets that count in the loss.

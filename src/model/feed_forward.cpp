@@ -1,0 +1,78 @@
+#include "model/feed_forward.hpp"
+
+#include "ops/activation.hpp"
+#include "ops/matmul.hpp"
+
+#include <cmath>
+
+namespace flanmoe {
+
+namespace {
+
+Parameter matrix(const ModelConfig& config, std::string name, Shape shape, int64_t experts) {
+    Parameter p;
+    p.name = std::move(name);
+    p.shape = shape;
+    p.experts = experts;
+    p.init = Init::truncated_normal;
+    p.deviation = std::sqrt(config.init_scale / static_cast<double>(shape[1]));
+    p.kind = experts ? ParameterKind::expert : ParameterKind::ffn;
+    return p;
+}
+
+}  // namespace
+
+std::vector<Parameter> feed_forward_input_records(const ModelConfig& config, const std::string& prefix, bool gated, int64_t d_ff, int64_t experts) {
+    if (!gated) return {matrix(config, prefix + ".wi.weight", {d_ff, config.d_model}, experts)};
+    return {matrix(config, prefix + ".wi_0.weight", {d_ff, config.d_model}, experts), matrix(config, prefix + ".wi_1.weight", {d_ff, config.d_model}, experts)};
+}
+
+Parameter feed_forward_output_record(const ModelConfig& config, const std::string& prefix, int64_t d_ff, int64_t experts) {
+    return matrix(config, prefix + ".wo.weight", {config.d_model, d_ff}, experts);
+}
+
+FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix) {
+    FeedForward layer;
+    layer.gated = config.gated;
+    layer.activation = config.activation;
+    layer.input = store.declare(feed_forward_input_records(config, prefix, config.gated, config.d_ff, 0));
+    layer.output = store.declare({feed_forward_output_record(config, prefix, config.d_ff, 0)});
+    return layer;
+}
+
+Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved) {
+    Context& context = pass.context;
+    const int64_t n = x.rows(), f = pass.config.d_ff, halves = layer.gated ? 2 : 1;
+    saved.inner = context.allocate(pass.type(), {n, halves * f});
+    saved.activated = context.allocate(pass.type(), {n, f});
+    ops::matmul(context, {.a = x, .b = pass.fused_weight(layer.input, halves), .out = saved.inner, .transpose_b = true});
+    ops::activation(context, {.kind = layer.activation,
+                              .gated = layer.gated,
+                              .in = saved.inner,
+                              .dropout = pass.dropout(pass.config.dropout, layer.layer, Purpose::ffn_dropout, first_token * f),
+                              .out = saved.activated});
+    const Tensor delta = context.allocate(pass.type(), {n, pass.config.d_model});
+    ops::matmul(context, {.a = saved.activated, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
+    return delta;
+}
+
+Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, const Tensor& d_delta, const FeedForwardSaved& saved) {
+    Context& context = pass.context;
+    const int64_t n = x.rows(), f = pass.config.d_ff, halves = layer.gated ? 2 : 1;
+    const Tensor dx = context.allocate(pass.type(), {n, pass.config.d_model});
+    Arena::Scope scope(context.arena);
+    const Tensor d_activated = context.allocate(pass.type(), {n, f});
+    ops::matmul(context, {.a = d_delta, .b = pass.weight(layer.output), .out = d_activated});
+    ops::matmul(context, {.a = d_delta, .b = saved.activated, .out = pass.gradient(layer.output), .transpose_a = true, .accumulate = true});
+    ops::activation_backward(context, {.kind = layer.activation,
+                                       .gated = layer.gated,
+                                       .in = saved.inner,
+                                       .dropout = pass.dropout(pass.config.dropout, layer.layer, Purpose::ffn_dropout, first_token * f),
+                                       .d_out = d_activated,
+                                       .d_in = saved.inner});
+    ops::matmul(context, {.a = saved.inner, .b = pass.fused_weight(layer.input, halves), .out = dx});
+    ops::matmul(context, {.a = saved.inner, .b = x, .out = pass.fused_gradient(layer.input, halves), .transpose_a = true, .accumulate = true});
+    return dx;
+}
+
+}  // namespace flanmoe

@@ -1,0 +1,31 @@
+// Dense feed-forward sub-layer: delta = dropout(act(x Wi^T)) Wo^T, or gated with Wi_0 and Wi_1 fused into one product.
+// Shapes: x [N, D], Wi [F, D], Wo [D, F].
+#pragma once
+
+#include "model/pass.hpp"
+
+namespace flanmoe {
+
+struct FeedForward {
+    size_t input = 0;  ///< record of wi, or of wi_0 with wi_1 behind it
+    size_t output = 0;
+    bool gated = false;
+    Activation activation = Activation::relu;
+    int layer = 0;
+};
+
+struct FeedForwardSaved {
+    Tensor inner;      ///< [N, F] or [N, 2F], before the activation
+    Tensor activated;  ///< [N, F]
+};
+
+/// The records wi (or wi_0, wi_1) and wo of one feed-forward, or of every expert if experts > 0; prefix ends before ".wi".
+std::vector<Parameter> feed_forward_input_records(const ModelConfig& config, const std::string& prefix, bool gated, int64_t d_ff, int64_t experts);
+Parameter feed_forward_output_record(const ModelConfig& config, const std::string& prefix, int64_t d_ff, int64_t experts);
+
+FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
+Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved);
+/// Gradient of x; adds to the weights' gradients. Overwrites saved.inner.
+Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, const Tensor& d_delta, const FeedForwardSaved& saved);
+
+}  // namespace flanmoe

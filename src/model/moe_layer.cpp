@@ -1,0 +1,167 @@
+#include "model/moe_layer.hpp"
+
+#include "model/feed_forward.hpp"
+#include "ops/activation.hpp"
+#include "ops/dispatch.hpp"
+#include "ops/elementwise.hpp"
+#include "ops/matmul.hpp"
+
+namespace flanmoe {
+
+namespace {
+
+const RoutingConfig& routing_of(const Pass& pass, const MoeLayer& layer) { return layer.decoder ? pass.config.decoder_routing : pass.config.encoder_routing; }
+
+int64_t expert_width(const ModelConfig& config) { return config.expert_d_ff ? config.expert_d_ff : config.d_ff; }
+
+ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
+    ops::RouteRule rule;
+    rule.kind = routing.kind;
+    rule.k = routing.k;
+    rule.normalize = routing.normalize;
+    rule.prioritized = routing.prioritized;
+    rule.density = routing.density;
+    rule.second = training ? routing.second_train : routing.second_eval;
+    rule.second_threshold = routing.second_threshold;
+    rule.dropless = routing.dropless;
+    rule.fixed_capacity = routing.capacity;
+    rule.capacity_factor = training ? routing.capacity_factor : routing.eval_capacity_factor;
+    rule.min_capacity = routing.min_capacity;
+    return rule;
+}
+
+int64_t groups_of(const Pass& pass, const RoutingConfig& routing, const Sequence& sequence) {
+    if (pass.route_rows_alone) return sequence.rows;
+    if (routing.group_rows == 0) return 1;
+    require(sequence.rows % routing.group_rows == 0, "micro-batches of whole routing groups");
+    return sequence.rows / routing.group_rows;
+}
+
+RandomKey key_of(const Pass& pass, const MoeLayer& layer, Purpose purpose) { return {pass.seed, pass.step, static_cast<uint16_t>(layer.layer), purpose}; }
+
+ops::RowTables tables_of(const ops::RouteArgs& route) { return {route.offsets, route.row_token, route.token_offsets, route.token_rows}; }
+
+// The last offset: how many sorted rows are in use.
+Tensor rows_used(const ops::RouteArgs& route) { return route.offsets.view({route.offsets.elements(), 1}).slice_rows(route.offsets.elements() - 1, 1); }
+
+ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, const MoeSaved& saved) {
+    const ModelConfig& config = pass.config;
+    ops::ActivationArgs args;
+    args.kind = config.expert_activation;
+    args.gated = config.expert_gated;
+    args.in = saved.inner;
+    args.row_ids = saved.route.row_id;
+    args.rows_used = rows_used(saved.route);
+    args.dropout = pass.dropout(config.expert_dropout < 0 ? config.dropout : config.expert_dropout, layer.layer, Purpose::expert_dropout, 0);
+    args.out = saved.activated;
+    return args;
+}
+
+}  // namespace
+
+MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder) {
+    MoeLayer layer;
+    layer.decoder = decoder;
+    Parameter router;
+    router.name = prefix + ".router.classifier.weight";
+    router.shape = {config.experts, config.d_model};
+    router.deviation = 2e-2;  // flaxformer's moe.gin; not scaled by init_scale
+    router.kind = ParameterKind::router;
+    layer.router = store.declare({router});
+    const std::string experts = prefix + ".experts.expert_{e}";
+    layer.input = store.declare(feed_forward_input_records(config, experts, config.expert_gated, expert_width(config), config.experts));
+    layer.output = store.declare({feed_forward_output_record(config, experts, expert_width(config), config.experts)});
+    return layer;
+}
+
+Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
+    Context& context = pass.context;
+    const ModelConfig& config = pass.config;
+    const RoutingConfig& routing = routing_of(pass, layer);
+    const int64_t n = x.rows(), d = config.d_model, f = expert_width(config), halves = config.expert_gated ? 2 : 1;
+
+    // Router.
+    saved.router_input = context.allocate(pass.accumulate(), {n, d});
+    if (pass.training && routing.jitter > 0) {
+        ops::jitter(context, {x, saved.router_input, routing.jitter, key_of(pass, layer, Purpose::jitter), static_cast<uint64_t>(sequence.first_token() * d)});
+    } else {
+        ops::cast(context, x, saved.router_input);
+    }
+    const Tensor logits = context.allocate(pass.accumulate(), {n, config.experts});
+    ops::matmul(context, {.a = saved.router_input, .b = pass.master(layer.router), .out = logits, .transpose_b = true});
+    ops::RouteArgs& route = saved.route;
+    route.logits = logits;
+    route.groups = groups_of(pass, routing, sequence);
+    route.rule = rule_of(routing, pass.training);
+    if (!routing.route_padding) route.mask = sequence.routed;
+    route.key = key_of(pass, layer, Purpose::second_expert);
+    route.first_token = static_cast<uint64_t>(sequence.first_token());
+    ops::allocate_route_outputs(context, route);
+    ops::route(context, route);
+
+    // Dispatcher and experts.
+    const int64_t rows = route.row_token.elements();
+    saved.rows = context.allocate(pass.type(), {rows, d});
+    saved.inner = context.allocate(pass.type(), {rows, halves * f});
+    saved.activated = context.allocate(pass.type(), {rows, f});
+    saved.answers = context.allocate(pass.type(), {rows, d});
+    const auto& records = pass.parameters.records();
+    ops::gather_rows(context, {x, tables_of(route), saved.rows});
+    ops::grouped_matmul(context, {.a = saved.rows,
+                                  .b = pass.fused_weight(layer.input, halves),
+                                  .b_stride = records[layer.input].expert_stride,
+                                  .offsets = route.offsets,
+                                  .out = saved.inner,
+                                  .transpose_b = true});
+    ops::activation(context, expert_activation(pass, layer, saved));
+    ops::grouped_matmul(context, {.a = saved.activated,
+                                  .b = pass.weight(layer.output),
+                                  .b_stride = records[layer.output].expert_stride,
+                                  .offsets = route.offsets,
+                                  .out = saved.answers,
+                                  .transpose_b = true});
+    const Tensor delta = context.allocate(pass.type(), {n, d});
+    ops::combine(context, {saved.answers, route.row_gate, tables_of(route), delta});
+    return delta;
+}
+
+Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved) {
+    Context& context = pass.context;
+    const ModelConfig& config = pass.config;
+    const RoutingConfig& routing = routing_of(pass, layer);
+    const ops::RouteArgs& route = saved.route;
+    const int64_t n = d_delta.rows(), d = config.d_model, halves = config.expert_gated ? 2 : 1;
+    const auto& records = pass.parameters.records();
+    const Tensor dx = context.allocate(pass.type(), {n, d});
+    Arena::Scope scope(context.arena);
+
+    // Experts, last product first. Gradients take the place of the saved values where those are not needed again.
+    const Tensor d_gate = context.allocate(pass.accumulate(), route.row_gate.shape);
+    ops::combine_backward(context, {saved.answers, route.row_gate, tables_of(route), d_delta, saved.answers, d_gate});
+    const Tensor d_answers = saved.answers, d_activated = context.allocate(pass.type(), saved.activated.shape), d_inner = saved.inner;
+    ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output), .b_stride = records[layer.output].expert_stride, .offsets = route.offsets, .out = d_activated});
+    ops::grouped_matmul_weight(context, {d_answers, saved.activated, route.offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
+    const ops::ActivationArgs forward = expert_activation(pass, layer, saved);
+    ops::activation_backward(context, {forward.kind, forward.gated, forward.in, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner});
+    const Tensor d_rows = d_answers;
+    ops::grouped_matmul_weight(context, {d_inner, saved.rows, route.offsets, pass.fused_gradient(layer.input, halves), records[layer.input].expert_stride});
+    ops::grouped_matmul(
+        context, {.a = d_inner, .b = pass.fused_weight(layer.input, halves), .b_stride = records[layer.input].expert_stride, .offsets = route.offsets, .out = d_rows});
+    ops::gather_rows_backward(context, {tables_of(route), d_rows, dx});
+
+    // Router: through the gates and through its own losses, which are means over sparse layers and over the step's groups.
+    const double layers = static_cast<double>(config.encoder_sparse.size() + config.decoder_sparse.size());
+    const double groups = static_cast<double>(layer.decoder ? pass.loss.decoder_groups : pass.loss.encoder_groups);
+    const Tensor d_logits = context.allocate(pass.accumulate(), route.logits.shape);
+    ops::route_backward(context, {route, d_gate, pass.loss.balance / (layers * groups), pass.loss.router_z / (layers * groups), d_logits});
+    ops::matmul(context, {.a = d_logits, .b = saved.router_input, .out = pass.gradient(layer.router), .transpose_a = true, .accumulate = true});
+    const Tensor d_router_input = saved.router_input;
+    ops::matmul(context, {.a = d_logits, .b = pass.master(layer.router), .out = d_router_input});
+    if (pass.training && routing.jitter > 0) {
+        ops::jitter(context, {d_router_input, d_router_input, routing.jitter, key_of(pass, layer, Purpose::jitter), static_cast<uint64_t>(sequence.first_token() * d)});
+    }
+    ops::add(context, d_router_input, dx);
+    return dx;
+}
+
+}  // namespace flanmoe

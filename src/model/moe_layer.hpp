@@ -1,0 +1,35 @@
+// Mixture-of-Experts sub-layer, in three parts that know little of each other:
+//   router      logits = jitter(x) Wr^T in float, then the decision of ops/route.hpp
+//   dispatcher  rows sorted by expert, and the weighted sum of their answers (ops/dispatch.hpp)
+//   experts     one feed-forward per expert, as grouped products over the sorted rows
+// delta[n] = sum over the kept experts e of token n of gate[n, e] * expert_e(x[n]); a dropped token gives zero.
+#pragma once
+
+#include "model/pass.hpp"
+#include "ops/route.hpp"
+
+namespace flanmoe {
+
+struct MoeLayer {
+    size_t router = 0;  ///< record of Wr [E, D]
+    size_t input = 0;   ///< expert records wi, or wi_0 with wi_1 behind it
+    size_t output = 0;  ///< expert record wo
+    bool decoder = false;
+    int layer = 0;
+};
+
+struct MoeSaved {
+    ops::RouteArgs route;  ///< decision, statistics, tables
+    Tensor router_input;   ///< [N, D] accumulation type, jittered
+    Tensor rows;           ///< [max_rows, D] sorted by expert
+    Tensor inner;          ///< [max_rows, F] or [max_rows, 2F]
+    Tensor activated;      ///< [max_rows, F]
+    Tensor answers;        ///< [max_rows, D] before the gates
+};
+
+MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder);
+Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved);
+/// Gradient of x, router losses included; adds to the weights' gradients. Overwrites what the forward saved.
+Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved);
+
+}  // namespace flanmoe

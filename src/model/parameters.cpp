@@ -1,0 +1,141 @@
+#include "model/parameters.hpp"
+
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+namespace flanmoe {
+
+namespace {
+
+constexpr int64_t alignment = 64;  // elements between groups: whole cache lines in every type
+
+// FNV-1a; names a parameter's random stream, so that adding a parameter changes no other.
+uint64_t hash_of(std::string_view name) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (const char c : name) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+    return h;
+}
+
+// Standard normal number i of a key's stream (Box-Muller on two 32-bit words).
+double normal(const RandomKey& key, uint64_t i) {
+    const auto block = random_block(key, i);
+    const double u = (static_cast<double>(block[0]) + 0.5) * 0x1p-32, v = static_cast<double>(block[1]) * 0x1p-32;
+    return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * 3.14159265358979323846 * v);
+}
+
+// Normal cut at two deviations by redrawing, rescaled so that its deviation is 1 (as T5X's truncated initialisers are).
+double truncated_normal(RandomKey key, uint64_t i) {
+    constexpr double deviation_of_cut = 0.87962566103423978;
+    for (key.layer = 0; key.layer < 64; ++key.layer) {
+        const double x = normal(key, i);
+        if (std::fabs(x) <= 2.0) return x / deviation_of_cut;
+    }
+    return 0.0;
+}
+
+template <class T>
+void fill(T* values, int64_t count, const Parameter& p, const RandomKey& key, uint64_t first) {
+    parallel_for(count, 4096, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            const uint64_t element = first + static_cast<uint64_t>(i);
+            double value = 0;
+            if (p.init == Init::ones) value = 1;
+            if (p.init == Init::normal) value = p.deviation * normal(key, element);
+            if (p.init == Init::truncated_normal) value = p.deviation * truncated_normal(key, element);
+            values[i] = static_cast<T>(value);
+        }
+    });
+}
+
+}  // namespace
+
+std::string Parameter::tensor_name(int64_t expert) const {
+    const size_t at = name.find("{e}");
+    if (at == std::string::npos) return name;
+    return name.substr(0, at) + std::to_string(expert) + name.substr(at + 3);
+}
+
+void ParameterStore::Free::operator()(void* p) const { std::free(p); }
+
+size_t ParameterStore::declare(std::vector<Parameter> group) {
+    require(!group.empty(), "a group of at least one parameter");
+    const size_t first = records_.size();
+    int64_t stride = 0;
+    for (const Parameter& p : group) stride += p.shape.elements();
+    int64_t offset = flat_;
+    for (Parameter& p : group) {
+        require(p.experts == group[0].experts, "parameters of one group with the same number of experts");
+        p.offset = offset;
+        p.expert_stride = stride;
+        offset += p.shape.elements();
+        records_.push_back(std::move(p));
+    }
+    flat_ += (stride * records_[first].tensors() + alignment - 1) / alignment * alignment;
+    return first;
+}
+
+void ParameterStore::allocate(DType compute, bool gradients) {
+    memory_.clear();
+    compute_type_ = compute;
+    const auto array = [&](DType type) {
+        const int64_t bytes = std::max<int64_t>(alignment, flat_ * size_of(type) + alignment - 1) / alignment * alignment;
+        void* data = std::aligned_alloc(alignment, static_cast<size_t>(bytes));
+        if (!data) {
+            fail(Exit::out_of_memory, "out of memory: the model's {} parameters need {} MB for one of their arrays; choose a smaller model", parameter_count(), bytes >> 20);
+        }
+        std::memset(data, 0, static_cast<size_t>(bytes));
+        memory_.emplace_back(data);
+        return data;
+    };
+    master_ = array(master_type());
+    gradient_ = gradients ? array(master_type()) : nullptr;
+    compute_ = compute == master_type() ? master_ : array(compute);
+}
+
+void ParameterStore::initialise(uint64_t seed) {
+    for (const Parameter& p : records_) {
+        for (int64_t e = 0; e < p.tensors(); ++e) {
+            const uint64_t h = hash_of(p.tensor_name(e));
+            const RandomKey key{seed ^ h, static_cast<uint32_t>(h >> 32), 0, Purpose::initialise};
+            const Tensor t = master(p, e);
+            if (t.dtype == DType::f64) {
+                fill(t.as<double>(), t.elements(), p, key, 0);
+            } else {
+                fill(t.as<float>(), t.elements(), p, key, 0);
+            }
+        }
+    }
+    update_compute();
+}
+
+void ParameterStore::update_compute() {
+    if (compute_ == master_) return;
+    const float* from = static_cast<const float*>(master_);
+    bf16* to = static_cast<bf16*>(compute_);
+    parallel_for(flat_, 1 << 16, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] = bf16(from[i]);
+    });
+}
+
+void ParameterStore::zero_gradients() {
+    char* data = static_cast<char*>(gradient_);
+    parallel_for(flat_ * size_of(master_type()), 1 << 20, [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, static_cast<size_t>(end - begin)); });
+}
+
+const Parameter* ParameterStore::find(std::string_view name) const {
+    for (const Parameter& p : records_)
+        if (p.name == name) return &p;
+    return nullptr;
+}
+
+int64_t ParameterStore::parameter_count() const {
+    int64_t n = 0;
+    for (const Parameter& p : records_) n += p.elements();
+    return n;
+}
+
+}  // namespace flanmoe

@@ -1,0 +1,63 @@
+// What every layer needs during one pass over one micro-batch: context, parameters, mode, random keys and the losses' scales.
+#pragma once
+
+#include "config/model_config.hpp"
+#include "core/context.hpp"
+#include "core/random.hpp"
+#include "model/parameters.hpp"
+
+namespace flanmoe {
+
+/// What the loss is made of and how it is normalised over the whole step (all micro-batches, all ranks):
+///   loss = sum nll / tokens + output_z * sum lse^2 / tokens + (balance * mean balance + router_z * mean z over sparse layers and groups)
+struct LossScales {
+    double balance = 0, router_z = 0, output_z = 0;  ///< coefficients
+    int64_t tokens = 1;          ///< target tokens of the step
+    int64_t encoder_groups = 1;  ///< routing groups of the step that have a routable token, encoder side
+    int64_t decoder_groups = 1;
+};
+
+struct Pass {
+    Context& context;
+    ParameterStore& parameters;
+    const ModelConfig& config;
+    bool training = false;          ///< dropout and jitter on, capacity and second policy of training
+    bool route_rows_alone = false;  ///< every row is a routing group of its own, whatever the config says: evaluation and generation
+    uint64_t seed = 0;
+    uint32_t step = 0;
+    LossScales loss;
+
+    DType type() const { return parameters.compute_type(); }
+    DType accumulate() const { return parameters.master_type(); }
+    Tensor weight(size_t index, int64_t expert = 0) const { return parameters.compute(parameters.records()[index], expert); }
+    Tensor gradient(size_t index, int64_t expert = 0) const { return parameters.gradient(parameters.records()[index], expert); }
+    /// Full-precision weight: the router computes with it.
+    Tensor master(size_t index) const { return parameters.master(parameters.records()[index]); }
+    /// `count` records that lie side by side, as one matrix [sum of rows, cols]: a fused projection.
+    Tensor fused_weight(size_t index, int64_t count) const { return stack_rows(weight(index), index, count); }
+    Tensor fused_gradient(size_t index, int64_t count) const { return stack_rows(gradient(index), index, count); }
+    Dropout dropout(double rate, int layer, Purpose purpose, int64_t first_element) const {
+        if (!training || rate <= 0) return {};
+        return Dropout::with(static_cast<float>(rate), {seed, step, static_cast<uint16_t>(layer), purpose}, static_cast<uint64_t>(first_element));
+    }
+
+private:
+    Tensor stack_rows(Tensor first, size_t index, int64_t count) const {
+        int64_t rows = 0;
+        for (int64_t i = 0; i < count; ++i) rows += parameters.records()[index + static_cast<size_t>(i)].shape[0];
+        return Tensor(first.data, first.dtype, {rows, first.cols()});
+    }
+};
+
+/// The rows a stack works on.
+struct Sequence {
+    int64_t rows = 0, length = 0;
+    int64_t first_row = 0;  ///< of the step's global batch
+    Tensor segments;        ///< i32 [rows, length]
+    Tensor routed;          ///< u8 [rows * length]: 1 = may be routed
+    Tensor prefix_lengths;  ///< optional i32 [rows]
+    int64_t tokens() const { return rows * length; }
+    int64_t first_token() const { return first_row * length; }
+};
+
+}  // namespace flanmoe

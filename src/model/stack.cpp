@@ -1,0 +1,153 @@
+#include "model/stack.hpp"
+
+#include "ops/norm.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace flanmoe {
+
+namespace {
+
+size_t declare_norm(ParameterStore& store, const ModelConfig& config, const std::string& name) {
+    Parameter p;
+    p.name = name;
+    p.shape = {config.d_model};
+    p.init = Init::ones;
+    p.kind = ParameterKind::norm;
+    return store.declare({p});
+}
+
+size_t declare_bias_table(ParameterStore& store, const ModelConfig& config, const std::string& prefix) {
+    Parameter p;
+    p.name = prefix + ".relative_attention_bias.weight";
+    p.shape = {config.buckets, config.heads};
+    p.deviation = std::sqrt(config.init_scale * 2.0 / static_cast<double>(config.buckets + config.heads));  // T5X: fan average
+    p.kind = ParameterKind::attention;
+    return store.declare({p});
+}
+
+// Dropout of the sum that forms h before sub-layer s: of the embedding for the first, else of the previous sub-layer's output.
+Dropout delta_dropout(const Pass& pass, const Stack& stack, size_t s, const Sequence& sequence) {
+    const int64_t first = sequence.first_token() * pass.config.d_model;
+    if (s == 0) return pass.dropout(pass.config.dropout, stack.first_layer, Purpose::embedding_dropout, first);
+    const SubLayer& previous = stack.sublayers[s - 1];
+    return pass.dropout(pass.config.dropout, previous.layer, previous.output_dropout, first);
+}
+
+Dropout final_dropout(const Pass& pass, const Stack& stack, const Sequence& sequence) {
+    return pass.dropout(pass.config.dropout, stack.first_layer, Purpose::stack_dropout, sequence.first_token() * pass.config.d_model);
+}
+
+Tensor forward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence, SubLayerSaved& saved) {
+    if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
+        auto part = pass.context.part("attention forward");
+        return attention_forward(pass, *attention, saved.y, sequence, memory, memory_sequence, saved.attention);
+    }
+    if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
+        auto part = pass.context.part("feed-forward forward");
+        return feed_forward_forward(pass, *feed_forward, saved.y, sequence.first_token(), saved.feed_forward);
+    }
+    auto part = pass.context.part("experts forward");
+    return moe_forward(pass, std::get<MoeLayer>(sublayer.body), saved.y, sequence, saved.moe);
+}
+
+Tensor backward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, const Tensor& d_delta, const Tensor& memory, const Tensor& d_memory,
+                const SubLayerSaved& saved) {
+    if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
+        auto part = pass.context.part("attention backward");
+        return attention_backward(pass, *attention, saved.y, d_delta, memory, d_memory, saved.attention);
+    }
+    if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
+        auto part = pass.context.part("feed-forward backward");
+        return feed_forward_backward(pass, *feed_forward, saved.y, sequence.first_token(), d_delta, saved.feed_forward);
+    }
+    auto part = pass.context.part("experts backward");
+    return moe_backward(pass, std::get<MoeLayer>(sublayer.body), sequence, d_delta, saved.moe);
+}
+
+}  // namespace
+
+Stack declare_stack(ParameterStore& store, const ModelConfig& config, bool decoder) {
+    const std::string prefix = decoder ? "decoder" : "encoder";
+    const bool t5_names = config.experts == 0 && config.encoder_decoder && !config.bias_per_layer && !config.flanmoe_layout;
+    const std::string dense_name = t5_names ? "DenseReluDense" : "mlp";
+    const std::vector<int64_t>& sparse = decoder ? config.decoder_sparse : config.encoder_sparse;
+    const int64_t blocks = decoder ? config.decoder_layers : config.encoder_layers;
+    Stack stack;
+    stack.decoder = decoder;
+    stack.first_layer = decoder ? static_cast<int>(config.encoder_layers) : 0;
+    size_t bias = 0;
+    for (int64_t i = 0; i < blocks; ++i) {
+        const int layer = stack.first_layer + static_cast<int>(i);
+        int number = 0;  // of the sub-layer within its block
+        const auto add = [&](auto body, const std::string& name, Purpose output_dropout) {
+            body.layer = layer;
+            SubLayer sublayer{declare_norm(store, config, name + ".layer_norm.weight"), static_cast<int>(i), output_dropout, layer, body};
+            stack.sublayers.push_back(sublayer);
+            ++number;
+        };
+        const auto name = [&] { return fmt::format("{}.block.{}.layer.{}", prefix, i, number); };
+
+        AttentionLayer self = declare_attention(store, config, name() + ".SelfAttention", false);
+        if (i == 0 || config.bias_per_layer) bias = declare_bias_table(store, config, name() + ".SelfAttention");
+        self.bias = bias, self.has_bias = true, self.causal = decoder;
+        add(self, name(), Purpose::sublayer_dropout);
+        if (decoder && config.encoder_decoder) add(declare_attention(store, config, name() + ".EncDecAttention", true), name(), Purpose::cross_sublayer_dropout);
+        if (std::find(sparse.begin(), sparse.end(), i) != sparse.end()) {
+            add(declare_moe(store, config, name() + ".mlp", decoder), name(), Purpose::ffn_output_dropout);
+            if (config.extra_ffn) add(declare_feed_forward(store, config, name() + ".mlp"), name(), Purpose::extra_ffn_output_dropout);
+        } else {
+            add(declare_feed_forward(store, config, name() + "." + dense_name), name(), Purpose::ffn_output_dropout);
+        }
+    }
+    stack.final_norm = declare_norm(store, config, prefix + ".final_layer_norm.weight");
+    return stack;
+}
+
+Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence, StackSaved& saved) {
+    Context& context = pass.context;
+    const int64_t n = embedded.rows(), d = pass.config.d_model;
+    saved.sublayers.assign(stack.sublayers.size(), {});
+    Tensor h, delta = embedded;
+    for (size_t s = 0; s < stack.sublayers.size(); ++s) {
+        SubLayerSaved& kept = saved.sublayers[s];
+        kept.h = context.allocate(pass.type(), {n, d});
+        kept.y = context.allocate(pass.type(), {n, d});
+        kept.rstd = context.allocate(pass.accumulate(), {n});
+        {
+            auto part = context.part("norm forward");
+            ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, s, sequence), pass.weight(stack.sublayers[s].norm), pass.config.norm_epsilon, {}, kept.h, kept.y, kept.rstd});
+        }
+        h = kept.h;
+        delta = forward(pass, stack.sublayers[s], sequence, memory, memory_sequence, kept);
+    }
+    saved.h = context.allocate(pass.type(), {n, d});
+    saved.out = context.allocate(pass.type(), {n, d});
+    saved.rstd = context.allocate(pass.accumulate(), {n});
+    auto part = context.part("norm forward");
+    ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, stack.sublayers.size(), sequence), pass.weight(stack.final_norm), pass.config.norm_epsilon,
+                                 final_dropout(pass, stack, sequence), saved.h, saved.out, saved.rstd});
+    return saved.out;
+}
+
+Tensor stack_backward(Pass& pass, const Stack& stack, const Sequence& sequence, const Tensor& memory, const Tensor& d_out, const Tensor& d_memory, const StackSaved& saved) {
+    Context& context = pass.context;
+    const int64_t n = d_out.rows(), d = pass.config.d_model;
+    const Tensor dh = context.allocate(pass.type(), {n, d}), d_delta = context.allocate(pass.type(), {n, d});
+    const auto norm_backward = [&](const Tensor& h, const Tensor& rstd, size_t gain, const Tensor& dy, bool has_path, size_t s, const Dropout& out_dropout) {
+        auto part = context.part("norm backward");
+        ops::residual_norm_backward(context, {h, pass.weight(gain), rstd, dy, has_path ? dh : Tensor(), delta_dropout(pass, stack, s, sequence), out_dropout, dh, d_delta,
+                                              pass.gradient(gain)});
+    };
+    norm_backward(saved.h, saved.rstd, stack.final_norm, d_out, false, stack.sublayers.size(), final_dropout(pass, stack, sequence));
+    for (size_t s = stack.sublayers.size(); s-- > 0;) {
+        Arena::Scope scope(context.arena);
+        const SubLayerSaved& kept = saved.sublayers[s];
+        const Tensor dy = backward(pass, stack.sublayers[s], sequence, d_delta, memory, d_memory, kept);
+        norm_backward(kept.h, kept.rstd, stack.sublayers[s].norm, dy, true, s, {});
+    }
+    return d_delta;  // of the embedding: h_0 has no other part
+}
+
+}  // namespace flanmoe

@@ -1,0 +1,237 @@
+#include "model/transformer.hpp"
+
+#include "ops/elementwise.hpp"
+#include "ops/embedding.hpp"
+#include "ops/matmul.hpp"
+
+#include <cmath>
+#include <cstring>
+
+namespace flanmoe {
+
+namespace {
+
+Parameter embedding_record(const ModelConfig& config, const char* name, ParameterKind kind, double deviation) {
+    Parameter p;
+    p.name = name;
+    p.shape = {config.vocab_size, config.d_model};
+    p.deviation = deviation;
+    p.kind = kind;
+    return p;
+}
+
+// u8 [N]: 1 where the router may route; from the batch if it says so, else wherever there is no padding.
+Tensor routed_mask(Context& context, const std::vector<uint8_t>& given, const std::vector<int32_t>& segments) {
+    if (!given.empty()) return upload(context, given, {static_cast<int64_t>(given.size())});
+    std::vector<uint8_t> mask(segments.size());
+    for (size_t i = 0; i < segments.size(); ++i) mask[i] = segments[i] != 0;
+    return upload(context, mask, {static_cast<int64_t>(mask.size())});
+}
+
+void check_ids(const std::vector<int32_t>& ids, int64_t vocabulary, const char* which) {
+    for (const int32_t id : ids) {
+        if (id < 0 || id >= vocabulary) {
+            fail(Exit::bad_data, "the {} contain token {}, but the model has {} embeddings; use the tokenizer that the model was made for, or raise model.vocab_size", which,
+                 id, vocabulary);
+        }
+    }
+}
+
+// Groups of one side with at least one routable token.
+int64_t live_groups(const Batch& batch, const std::vector<uint8_t>& routed, const std::vector<int32_t>& segments, int64_t length, const RoutingConfig& routing) {
+    if (length == 0) return 0;
+    const int64_t rows_in_group = routing.group_rows == 0 ? batch.rows : routing.group_rows;
+    int64_t groups = 0;
+    for (int64_t first = 0; first < batch.rows; first += rows_in_group) {
+        bool live = routing.route_padding;
+        const int64_t end = std::min(batch.rows, first + rows_in_group) * length;
+        for (int64_t i = first * length; i < end && !live; ++i) live = routed.empty() ? segments[static_cast<size_t>(i)] != 0 : routed[static_cast<size_t>(i)] != 0;
+        groups += live;
+    }
+    return groups;
+}
+
+}  // namespace
+
+Tensor upload(Context& context, const std::vector<int32_t>& values, Shape shape) {
+    const Tensor t = context.allocate(DType::i32, shape);
+    require(static_cast<int64_t>(values.size()) == t.elements(), "as many values as the shape has");
+    std::memcpy(t.data, values.data(), values.size() * sizeof(int32_t));
+    return t;
+}
+
+Tensor upload(Context& context, const std::vector<uint8_t>& values, Shape shape) {
+    const Tensor t = context.allocate(DType::u8, shape);
+    require(static_cast<int64_t>(values.size()) == t.elements(), "as many values as the shape has");
+    std::memcpy(t.data, values.data(), values.size());
+    return t;
+}
+
+void count_groups(const ModelConfig& config, const StepBatch& batches, LossScales& scales) {
+    scales.encoder_groups = scales.decoder_groups = 0;
+    for (const Batch& b : batches) {
+        scales.encoder_groups += live_groups(b, b.encoder_routed, b.encoder_segments, b.encoder_length, config.encoder_routing);
+        scales.decoder_groups += live_groups(b, b.decoder_routed, b.decoder_segments, b.decoder_length, config.decoder_routing);
+    }
+    scales.encoder_groups = std::max<int64_t>(1, scales.encoder_groups);
+    scales.decoder_groups = std::max<int64_t>(1, scales.decoder_groups);
+}
+
+void LossSums::add(const LossSums& other) {
+    output.nll += other.output.nll;
+    output.z += other.output.z;
+    output.tokens += other.output.tokens;
+    output.correct += other.output.correct;
+    if (routing.empty()) {
+        routing = other.routing;
+        return;
+    }
+    require(routing.size() == other.routing.size(), "reports of the same sparse layers");
+    for (size_t i = 0; i < routing.size(); ++i) {
+        for (size_t j = 0; j < routing[i].statistics.size(); ++j) routing[i].statistics[j] += other.routing[i].statistics[j];
+        for (size_t j = 0; j < routing[i].load.size(); ++j) routing[i].load[j] += other.routing[i].load[j];
+    }
+}
+
+double LossSums::cross_entropy() const { return output.tokens ? output.nll / static_cast<double>(output.tokens) : 0; }
+double LossSums::output_z() const { return output.tokens ? output.z / static_cast<double>(output.tokens) : 0; }
+
+namespace {
+double mean_over_layers(const std::vector<RoutingReport>& reports, ops::RouteStatistic statistic) {
+    double sum = 0;
+    for (const RoutingReport& r : reports) {
+        const double groups = r[ops::RouteStatistic::groups];
+        if (groups > 0) sum += r[statistic] / groups;
+    }
+    return reports.empty() ? 0 : sum / static_cast<double>(reports.size());
+}
+}  // namespace
+
+double LossSums::balance() const { return mean_over_layers(routing, ops::RouteStatistic::balance); }
+double LossSums::router_z() const { return mean_over_layers(routing, ops::RouteStatistic::z); }
+
+Transformer::Transformer(const ModelConfig& config) : config_(config) {
+    // T5 v1.1: N(0, 1) embeddings; a head of its own starts with variance 1 / fan_in.
+    embedding_ = parameters_.declare({embedding_record(config_, "shared.weight", ParameterKind::embedding, 1.0)});
+    if (config_.encoder_decoder) encoder_ = declare_stack(parameters_, config_, false);
+    decoder_ = declare_stack(parameters_, config_, true);
+    if (!config_.tied) {
+        const double deviation = std::sqrt(config_.init_scale / static_cast<double>(config_.d_model));
+        head_ = parameters_.declare({embedding_record(config_, "lm_head.weight", ParameterKind::head, deviation)});
+    }
+}
+
+double Transformer::logit_scale() const { return config_.scale_outputs ? 1.0 / std::sqrt(static_cast<double>(config_.d_model)) : 1.0; }
+
+Tensor Transformer::embed(Pass& pass, const Tensor& ids) const {
+    const Tensor out = pass.context.allocate(pass.type(), {ids.elements(), config_.d_model});
+    auto part = pass.context.part("embedding");
+    ops::embedding(pass.context, {pass.weight(embedding_), ids, out});
+    return out;
+}
+
+Tensor Transformer::forward(Pass& pass, const Batch& batch, TransformerSaved& saved) const {
+    Context& context = pass.context;
+    check_ids(batch.encoder_ids, config_.vocab_size, "inputs");
+    check_ids(batch.decoder_ids, config_.vocab_size, "targets");
+    Tensor memory;
+    if (config_.encoder_decoder) {
+        require(batch.encoder_length > 0, "inputs for the encoder");
+        saved.encoder = {batch.rows, batch.encoder_length, batch.first_row, upload(context, batch.encoder_segments, {batch.rows, batch.encoder_length}),
+                         routed_mask(context, batch.encoder_routed, batch.encoder_segments), {}};
+        saved.encoder_ids = upload(context, batch.encoder_ids, {saved.encoder.tokens()});
+        memory = stack_forward(pass, encoder_, embed(pass, saved.encoder_ids), saved.encoder, {}, nullptr, saved.encoder_stack);
+    }
+    saved.decoder = {batch.rows, batch.decoder_length, batch.first_row, upload(context, batch.decoder_segments, {batch.rows, batch.decoder_length}),
+                     routed_mask(context, batch.decoder_routed, batch.decoder_segments), {}};
+    if (!batch.prefix_lengths.empty()) saved.decoder.prefix_lengths = upload(context, batch.prefix_lengths, {batch.rows});
+    saved.decoder_ids = upload(context, batch.decoder_ids, {saved.decoder.tokens()});
+    if (!batch.decoder_targets.empty()) saved.targets = upload(context, batch.decoder_targets, {saved.decoder.tokens()});
+    return stack_forward(pass, decoder_, embed(pass, saved.decoder_ids), saved.decoder, memory, &saved.encoder, saved.decoder_stack);
+}
+
+LossSums Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll) const {
+    LossSums sums;
+    {
+        auto part = pass.context.part("output and loss");
+        ops::LinearCrossEntropyArgs args;
+        args.hidden = hidden;
+        args.weight = head_weight(pass);
+        args.targets = saved.targets;
+        args.scale = logit_scale();
+        args.loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(1, pass.loss.tokens));
+        args.z_coefficient = pass.loss.output_z;
+        args.d_hidden = d_hidden;
+        if (d_hidden) args.d_weight = pass.gradient(config_.tied ? embedding_ : head_);
+        args.token_nll = token_nll;
+        sums.output = ops::linear_cross_entropy(pass.context, args);
+    }
+    sums.routing = routing_reports(saved);
+    return sums;
+}
+
+LossSums Transformer::train(Pass& pass, const Batch& batch) const {
+    Context& context = pass.context;
+    Arena::Scope scope(context.arena);
+    TransformerSaved saved;
+    const Tensor hidden = forward(pass, batch, saved);
+    const Tensor d_hidden = context.allocate(pass.type(), hidden.shape);
+    const LossSums sums = loss(pass, hidden, saved, d_hidden, {});
+
+    Tensor d_memory;
+    if (config_.encoder_decoder) d_memory = context.zeros(pass.accumulate(), saved.encoder_stack.out.shape);
+    const auto embedding_backward = [&](const Tensor& ids, const Tensor& d_embedded) {
+        auto part = context.part("embedding");
+        ops::embedding_backward(context, {ids, d_embedded, pass.gradient(embedding_)});
+    };
+    embedding_backward(saved.decoder_ids, stack_backward(pass, decoder_, saved.decoder, saved.encoder_stack.out, d_hidden, d_memory, saved.decoder_stack));
+    if (config_.encoder_decoder) {
+        Tensor d_out = d_memory;
+        if (pass.type() != pass.accumulate()) {
+            d_out = context.allocate(pass.type(), d_memory.shape);
+            ops::cast(context, d_memory, d_out);
+        }
+        embedding_backward(saved.encoder_ids, stack_backward(pass, encoder_, saved.encoder, {}, d_out, {}, saved.encoder_stack));
+    }
+    return sums;
+}
+
+LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<double>* token_nll) const {
+    Context& context = pass.context;
+    Arena::Scope scope(context.arena);
+    TransformerSaved saved;
+    const Tensor hidden = forward(pass, batch, saved);
+    Tensor nll;
+    if (token_nll) nll = context.allocate(pass.accumulate(), {saved.decoder.tokens()});
+    const LossSums sums = loss(pass, hidden, saved, {}, nll);
+    if (token_nll) {
+        token_nll->resize(static_cast<size_t>(nll.elements()));
+        ops::cast(context, nll, Tensor(token_nll->data(), DType::f64, nll.shape));
+    }
+    return sums;
+}
+
+Tensor Transformer::logits(Pass& pass, const Tensor& hidden) const {
+    const Tensor out = pass.context.allocate(pass.accumulate(), {hidden.rows(), config_.vocab_size});
+    ops::matmul(pass.context, {.a = hidden, .b = head_weight(pass), .out = out, .transpose_b = true});
+    if (config_.scale_outputs) ops::scale(pass.context, out, logit_scale());
+    return out;
+}
+
+std::vector<RoutingReport> Transformer::routing_reports(const TransformerSaved& saved) const {
+    std::vector<RoutingReport> reports;
+    const auto collect = [&](const Stack& stack, const StackSaved& kept) {
+        for (size_t s = 0; s < stack.sublayers.size(); ++s) {
+            if (!std::holds_alternative<MoeLayer>(stack.sublayers[s].body)) continue;
+            const ops::RouteArgs& route = kept.sublayers[s].moe.route;
+            const double* statistics = route.statistics.as<double>();
+            const double* load = route.load.as<double>();
+            reports.push_back({stack.decoder, stack.sublayers[s].block, {statistics, statistics + route.statistics.elements()}, {load, load + route.load.elements()}});
+        }
+    };
+    collect(encoder_, saved.encoder_stack);
+    collect(decoder_, saved.decoder_stack);
+    return reports;
+}
+
+}  // namespace flanmoe
