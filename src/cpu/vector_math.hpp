@@ -59,6 +59,17 @@ inline void store_row(const accumulate_t<T>* from, T* to, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[i] = static_cast<T>(from[i]);
 }
 
+/// to[i] += from[i], in the type sums are in.
+template <class T>
+inline void add_row(const T* from, accumulate_t<T>* to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] += static_cast<accumulate_t<T>>(from[i]);
+}
+/// Row r of a tensor whose elements are of type T.
+template <class T>
+inline T* row_of(const Tensor& tensor, int64_t r) {
+    return static_cast<T*>(tensor.data) + r * tensor.ld;
+}
+
 /// Largest element of a row; -infinity for an empty one. NaN is passed over: it shows in the sum of exponentials.
 template <class T>
 inline T row_max(const T* x, int64_t n) {
