@@ -15,7 +15,7 @@ MODE := -O3
 endif
 
 CXXFLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-missing-field-initializers -Isrc -MMD -MP
-LIBS := -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz
+LIBS := -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz
 
 SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))
 TESTS := $(shell find test -name '*_test.cpp') test/main.cpp test/ops/check.cpp
