@@ -14,7 +14,8 @@ const RoutingConfig& routing_of(const Pass& pass, const MoeLayer& layer) { retur
 
 int64_t expert_width(const ModelConfig& config) { return config.expert_d_ff ? config.expert_d_ff : config.d_ff; }
 
-ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
+ops::RouteRule rule_of(const Pass& pass, const RoutingConfig& routing) {
+    const bool training = pass.training;
     ops::RouteRule rule;
     rule.kind = routing.kind;
     rule.k = routing.k;
@@ -23,7 +24,7 @@ ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
     rule.density = routing.density;
     rule.second = training ? routing.second_train : routing.second_eval;
     rule.second_threshold = routing.second_threshold;
-    rule.dropless = routing.dropless;
+    rule.dropless = routing.dropless || pass.no_drop;
     rule.fixed_capacity = routing.capacity;
     rule.capacity_factor = training ? routing.capacity_factor : routing.eval_capacity_factor;
     rule.min_capacity = routing.min_capacity;
@@ -92,7 +93,7 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     ops::RouteArgs& route = saved.route;
     route.logits = logits;
     route.groups = groups_of(pass, routing, sequence);
-    route.rule = rule_of(routing, pass.training);
+    route.rule = rule_of(pass, routing);
     if (!routing.route_padding) route.mask = sequence.routed;
     route.key = key_of(pass, layer, Purpose::second_expert);
     route.first_token = static_cast<uint64_t>(sequence.first_token());

@@ -23,6 +23,7 @@ struct Pass {
     const ModelConfig& config;
     bool training = false;          ///< dropout and jitter on, capacity and second policy of training
     bool route_rows_alone = false;  ///< every row is a routing group of its own, whatever the config says: evaluation and generation
+    bool no_drop = false;           ///< no expert has a limit: incremental decoding
     uint64_t seed = 0;
     uint32_t step = 0;
     LossScales loss;

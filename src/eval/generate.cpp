@@ -1,0 +1,205 @@
+#include "eval/generate.hpp"
+
+#include "core/parallel.hpp"
+#include "model/decoding.hpp"
+#include "ops/elementwise.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace flanmoe {
+
+namespace {
+
+constexpr double impossible = -std::numeric_limits<double>::infinity();
+
+// Log-probabilities of a step, in double on the host: [rows][vocabulary].
+class LogProbabilities {
+public:
+    LogProbabilities(Context& context, const Tensor& logits, int64_t valid_ids) : vocabulary_(logits.cols()), values_(static_cast<size_t>(logits.elements())) {
+        ops::cast(context, logits, Tensor(values_.data(), DType::f64, logits.shape));
+        const int64_t valid = valid_ids > 0 ? std::min(valid_ids, vocabulary_) : vocabulary_;
+        parallel_for(logits.rows(), 1, [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r) {
+                double* x = values_.data() + r * vocabulary_;
+                std::fill(x + valid, x + vocabulary_, impossible);
+                const double largest = *std::max_element(x, x + valid);
+                double sum = 0;
+                for (int64_t v = 0; v < valid; ++v) sum += std::exp(x[v] - largest);
+                const double log_sum = largest + std::log(sum);
+                for (int64_t v = 0; v < valid; ++v) x[v] -= log_sum;
+            }
+        });
+    }
+    const double* row(int64_t r) const { return values_.data() + r * vocabulary_; }
+    int64_t vocabulary() const { return vocabulary_; }
+
+private:
+    int64_t vocabulary_;
+    std::vector<double> values_;
+};
+
+Pass evaluation_pass(Context& context, const Transformer& model) {
+    // Evaluation reads the weights only.
+    return Pass{.context = context, .parameters = const_cast<ParameterStore&>(model.parameters()), .config = model.config(), .route_rows_alone = true};
+}
+
+int32_t most_probable(const double* p, int64_t n) { return static_cast<int32_t>(std::max_element(p, p + n) - p); }
+
+// Draws from the distribution sharpened by temperature and cut by top-k and top-p.
+int32_t sample(const double* log_p, int64_t n, const GenerationSettings& settings, double draw) {
+    std::vector<int32_t> order(static_cast<size_t>(n));
+    std::iota(order.begin(), order.end(), 0);
+    const auto better = [&](int32_t a, int32_t b) { return log_p[a] != log_p[b] ? log_p[a] > log_p[b] : a < b; };
+    const int64_t kept = settings.top_k > 0 ? std::min(settings.top_k, n) : n;
+    std::partial_sort(order.begin(), order.begin() + kept, order.end(), better);
+    std::vector<double> weight(static_cast<size_t>(kept));
+    double total = 0;
+    for (int64_t i = 0; i < kept; ++i) total += weight[static_cast<size_t>(i)] = std::exp((log_p[order[static_cast<size_t>(i)]] - log_p[order[0]]) / settings.temperature);
+    size_t count = 0;
+    double mass = 0;
+    while (count < weight.size() && (count == 0 || mass < settings.top_p * total)) mass += weight[count++];
+    double left = draw * mass;
+    for (size_t i = 0; i < count; ++i) {
+        left -= weight[i];
+        if (left < 0) return order[i];
+    }
+    return order[count - 1];
+}
+
+std::vector<Generated> generate_single(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
+    Pass pass = evaluation_pass(context, model);
+    DecoderCache cache(model, pass, inputs, 1, settings.max_new_tokens);
+    std::vector<Generated> results(static_cast<size_t>(inputs.rows));
+    std::vector<int32_t> next(results.size(), static_cast<int32_t>(model.config().decoder_start_id));
+    size_t running = results.size();
+    for (int64_t t = 0; t < settings.max_new_tokens && running > 0; ++t) {
+        Arena::Scope scope(context.arena);
+        const LogProbabilities p(context, cache.step(pass, next), settings.valid_ids);
+        for (size_t r = 0; r < results.size(); ++r) {
+            if (results[r].ended) continue;
+            const double* row = p.row(static_cast<int64_t>(r));
+            const RandomKey key{settings.seed, static_cast<uint32_t>(settings.first_row + static_cast<int64_t>(r)), 0, Purpose::sampling};
+            next[r] = settings.temperature > 0 ? sample(row, p.vocabulary(), settings, RandomStream(key, static_cast<uint64_t>(2 * t)).uniform()) : most_probable(row, p.vocabulary());
+            results[r].ids.push_back(next[r]);
+            results[r].score += row[next[r]];
+            if (next[r] == model.config().eos_id) results[r].ended = true, --running;
+        }
+    }
+    return results;
+}
+
+struct Beam {
+    std::vector<int32_t> ids;
+    double sum = 0;
+};
+
+// The beams of one input.
+class BeamRow {
+public:
+    BeamRow(const GenerationSettings& settings, int64_t eos) : settings_(settings), eos_(eos), running_(static_cast<size_t>(settings.beams)) {
+        for (size_t b = 1; b < running_.size(); ++b) running_[b].sum = -1e9;  // all begin alike: only the first counts
+    }
+    bool done() const { return done_; }
+    int32_t last(size_t beam) const { return running_[beam].ids.back(); }
+    /// Goes on by one token; source[b] = which of this row's beams the new beam b continues.
+    void advance(const LogProbabilities& p, int64_t first_row, std::vector<int32_t>& source) {
+        const std::vector<Candidate> best = candidates(p, first_row);
+        const int64_t length = static_cast<int64_t>(running_[0].ids.size()) + 1;
+        const bool at_end = length == settings_.max_new_tokens;
+        std::vector<Beam> next;
+        source.clear();
+        for (size_t i = 0; i < best.size(); ++i) {
+            Beam beam = running_[best[i].beam];
+            beam.ids.push_back(best[i].id);
+            beam.sum = best[i].sum;
+            const bool ends = best[i].id == eos_;
+            if ((ends || at_end) && i < running_.size()) finish(beam, length, ends);
+            if (!ends && next.size() < running_.size()) {
+                next.push_back(std::move(beam));
+                source.push_back(static_cast<int32_t>(best[i].beam));
+            }
+        }
+        running_ = std::move(next);
+        const bool full = static_cast<int64_t>(finished_.size()) == settings_.beams;
+        const double hope = running_[0].sum / std::pow(static_cast<double>(length), settings_.length_penalty);
+        done_ = at_end || (full && (settings_.early_stopping || hope <= finished_.back().score));
+    }
+    Generated result() const { return finished_.front(); }
+
+private:
+    struct Candidate {
+        double sum;
+        size_t beam;
+        int32_t id;
+    };
+    std::vector<Candidate> candidates(const LogProbabilities& p, int64_t first_row) const {
+        std::vector<Candidate> all;
+        const size_t wanted = 2 * running_.size();
+        const auto better = [](const Candidate& a, const Candidate& b) { return a.sum != b.sum ? a.sum > b.sum : (a.beam != b.beam ? a.beam < b.beam : a.id < b.id); };
+        for (size_t b = 0; b < running_.size(); ++b) {
+            const double* row = p.row(first_row + static_cast<int64_t>(b));
+            for (int64_t v = 0; v < p.vocabulary(); ++v) {
+                const Candidate c{running_[b].sum + row[v], b, static_cast<int32_t>(v)};
+                if (all.size() == wanted && !better(c, all.back())) continue;
+                all.insert(std::upper_bound(all.begin(), all.end(), c, better), c);
+                if (all.size() > wanted) all.pop_back();
+            }
+        }
+        return all;
+    }
+    void finish(const Beam& beam, int64_t length, bool ended) {
+        const Generated g{beam.ids, beam.sum / std::pow(static_cast<double>(length), settings_.length_penalty), ended};
+        finished_.insert(std::upper_bound(finished_.begin(), finished_.end(), g, [](const Generated& a, const Generated& b) { return a.score > b.score; }), g);
+        if (static_cast<int64_t>(finished_.size()) > settings_.beams) finished_.pop_back();
+    }
+
+    const GenerationSettings& settings_;
+    int64_t eos_;
+    std::vector<Beam> running_;         // best first
+    std::vector<Generated> finished_;   // best first, at most `beams`
+    bool done_ = false;
+};
+
+std::vector<Generated> generate_beams(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
+    Pass pass = evaluation_pass(context, model);
+    const int64_t beams = settings.beams;
+    DecoderCache cache(model, pass, inputs, beams, settings.max_new_tokens);
+    std::vector<BeamRow> rows(static_cast<size_t>(inputs.rows), BeamRow(settings, model.config().eos_id));
+    std::vector<int32_t> next(static_cast<size_t>(cache.rows()), static_cast<int32_t>(model.config().decoder_start_id)), source(next.size()), row_source;
+    for (;;) {
+        Arena::Scope scope(context.arena);
+        const LogProbabilities p(context, cache.step(pass, next), settings.valid_ids);
+        std::iota(source.begin(), source.end(), 0);
+        bool any = false;
+        for (int64_t r = 0; r < inputs.rows; ++r) {
+            BeamRow& row = rows[static_cast<size_t>(r)];
+            if (row.done()) continue;
+            row.advance(p, r * beams, row_source);
+            any |= !row.done();
+            for (int64_t b = 0; b < beams; ++b) {
+                const size_t at = static_cast<size_t>(r * beams + b);
+                next[at] = row.last(static_cast<size_t>(b));
+                source[at] = static_cast<int32_t>(r * beams) + row_source[static_cast<size_t>(b)];
+            }
+        }
+        if (!any) break;
+        cache.reorder(pass, source);
+    }
+    std::vector<Generated> results;
+    for (const BeamRow& row : rows) results.push_back(row.result());
+    return results;
+}
+
+}  // namespace
+
+std::vector<Generated> generate(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
+    if (settings.max_new_tokens < 1 || settings.beams < 1) fail(Exit::usage, "generation needs at least one new token and one beam; raise max_new_tokens or beams");
+    if (settings.beams > 1 && settings.temperature > 0) fail(Exit::usage, "beam search and sampling exclude each other; set beams to 1 or temperature to 0");
+    Arena::Scope scope(context.arena);
+    return settings.beams > 1 ? generate_beams(context, model, inputs, settings) : generate_single(context, model, inputs, settings);
+}
+
+}  // namespace flanmoe

@@ -1,0 +1,42 @@
+// Incremental decoding: one new position a call, keys and values of the past in caches.
+//
+// Rows are sequences being generated: beams of one input are rows that share its encoder output. Position t of every row is decoded in the same call.
+// Expert layers drop nothing and route every row by itself; what teacher forcing would have dropped is not reproduced.
+#pragma once
+
+#include "model/transformer.hpp"
+
+#include <span>
+#include <vector>
+
+namespace flanmoe {
+
+class DecoderCache {
+public:
+    /// Runs the encoder over a batch (its decoder side is ignored) and prepares caches for `beams` rows per input and `max_length` positions.
+    /// Memory stays in the pass's arena until the caller resets it.
+    DecoderCache(const Transformer& model, Pass& pass, const Batch& inputs, int64_t beams, int64_t max_length);
+
+    /// Logits [rows, V] (accumulation type) after feeding ids[row] at the next position; valid until the enclosing arena scope ends.
+    Tensor step(Pass& pass, const std::vector<int32_t>& ids);
+    /// Row r continues what row source[r] has decoded so far.
+    void reorder(Pass& pass, std::span<const int32_t> source);
+    int64_t rows() const { return rows_; }
+    int64_t position() const { return position_; }
+
+private:
+    struct LayerCache {
+        Tensor keys, values;      ///< self: [rows, max_length, I]
+        Tensor spare_keys, spare_values;
+        Tensor memory;            ///< cross: [rows, S, 2I]
+    };
+    Tensor self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache);
+    Tensor cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache);
+
+    const Transformer& model_;
+    int64_t rows_ = 0, max_length_ = 0, position_ = 0, source_length_ = 0;
+    Tensor memory_segments_;  ///< i32 [rows, S]
+    std::vector<LayerCache> caches_;  ///< one a sub-layer of the decoder
+};
+
+}  // namespace flanmoe

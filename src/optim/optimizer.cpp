@@ -1,0 +1,70 @@
+#include "optim/optimizer.hpp"
+
+#include "ops/elementwise.hpp"
+
+#include <cmath>
+#include <cstring>
+
+namespace flanmoe {
+
+Tensor Optimizer::slot(const std::string& name, DType type, Shape shape) {
+    memory_.emplace_back(static_cast<size_t>(shape.elements() * size_of(type)));
+    const Tensor t(memory_.back().data(), type, shape);
+    state_.emplace_back(name, t);
+    return t;
+}
+
+Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config) {
+    const DType type = store.master_type();
+    for (const Parameter& p : store.records()) {
+        if (p.frozen) continue;
+        for (int64_t e = 0; e < p.tensors(); ++e) {
+            const std::string name = p.tensor_name(e);
+            const Tensor parameter = store.master(p, e), gradient = store.gradient(p, e);
+            if (config.kind == OptimizerKind::adamw) {
+                const Tensor m = slot(name + ".m", type, p.shape), v = slot(name + ".v", type, p.shape);
+                adamw_.push_back({parameter, gradient, m, v, p.shape.rank > 1});
+            } else if (config.factored && ops::adafactor_factors(p.shape, config.min_factored)) {
+                const int64_t smaller = std::min(p.shape[0], p.shape[1]), larger = std::max(p.shape[0], p.shape[1]);
+                const Tensor row = slot(name + ".v_row", type, {smaller}), col = slot(name + ".v_col", type, {larger});
+                adafactor_.push_back({parameter, gradient, row, col, {}});
+            } else {
+                adafactor_.push_back({parameter, gradient, {}, {}, slot(name + ".v", type, p.shape)});
+            }
+        }
+    }
+}
+
+void Optimizer::update(Context& context, int64_t step, double rate, double gradient_scale) {
+    auto part = context.part("optimizer");
+    if (config_.kind == OptimizerKind::adamw) {
+        ops::adamw(context, adamw_, {rate, config_.beta1, config_.beta2, config_.epsilon, config_.weight_decay, step, gradient_scale});
+        return;
+    }
+    ops::AdafactorSettings settings;
+    settings.rate = rate;
+    settings.decay = 1.0 - std::pow(static_cast<double>(step + 1), -config_.decay_exponent);
+    settings.epsilon = config_.squared_epsilon;
+    settings.clipping_threshold = config_.clipping_threshold;
+    settings.minimum_scale = config_.minimum_scale;
+    settings.scale_by_parameter = config_.scale_by_parameter;
+    settings.gradient_scale = gradient_scale;
+    ops::adafactor(context, adafactor_, settings);
+}
+
+void Optimizer::reset() {
+    for (auto& m : memory_) std::memset(m.data(), 0, m.size());
+}
+
+double gradient_norm(Context& context, const ParameterStore& store) {
+    auto part = context.part("gradient norm");
+    double sum = 0;
+    bool any_frozen = false;
+    for (const Parameter& p : store.records()) any_frozen |= p.frozen;
+    if (!any_frozen) return std::sqrt(ops::sum_of_squares(context, store.flat_gradient()));  // the gaps between groups are zero
+    for (const Parameter& p : store.records())
+        for (int64_t e = 0; !p.frozen && e < p.tensors(); ++e) sum += ops::sum_of_squares(context, store.gradient(p, e));
+    return std::sqrt(sum);
+}
+
+}  // namespace flanmoe
