@@ -1,0 +1,266 @@
+// Adafactor and AdamW on the CPU.
+//
+// AdamW is one pass over equal pieces of all tensors. Adafactor needs sums over a whole tensor before any of it may change: the squares of gradient and
+// parameter, then the squares of the update, which depend on all of the first sums when the state is factored. So it reads a gradient twice (unfactored)
+// or three times (factored). A tensor that fits in a core's share of the cache is worked on by one thread from beginning to end, so that only the first
+// reading goes to memory; larger ones are worked on one after the other by all threads. Every tensor is cut into blocks whose length depends on its shape alone
+// and whose sums are added in order: the bits depend neither on the number of threads nor on the other tensors.
+#include "ops/optimizer.hpp"
+
+#include "core/parallel.hpp"
+
+#include <cmath>
+
+namespace flanmoe::cpu {
+
+namespace {
+
+constexpr int64_t block_elements = int64_t{1} << 14;
+constexpr int64_t shared_elements = int64_t{1} << 20;  // from here on all threads work on one tensor
+
+// The inner loops: plain functions of plain pointers, which is what the compiler turns into vector code.
+
+/// Sum in double of short sums in T: part(first, count) over [0, n).
+template <class Part>
+double sum_of_parts(int64_t n, Part&& part) {
+    constexpr int64_t length = 1024;
+    double sum = 0;
+    for (int64_t first = 0; first < n; first += length) sum += static_cast<double>(part(first, std::min(length, n - first)));
+    return sum;
+}
+
+template <class T>
+T squares(const T* x, int64_t n) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) sum += x[i] * x[i];
+    return sum;
+}
+
+/// Sum of (scale g)^2, also added to by_col one by one.
+template <class T>
+T squares_by_column(const T* __restrict g, T scale, T* __restrict by_col, int64_t n) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) {
+        const T q = (scale * g[i]) * (scale * g[i]);
+        by_col[i] += q;
+        sum += q;
+    }
+    return sum;
+}
+
+/// Sum of (scale g factor)^2.
+template <class T>
+T update_squares(const T* __restrict g, T scale, const T* __restrict factor, int64_t n) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) {
+        const T u = scale * g[i] * factor[i];
+        sum += u * u;
+    }
+    return sum;
+}
+
+/// v = decay v + fresh ((scale g)^2 + epsilon); sum of the squares of scale g / sqrt(v).
+template <class T>
+T average_squares(const T* __restrict g, T scale, T decay, T fresh, T epsilon, T* __restrict v, int64_t n) {
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; ++i) {
+        const T q = (scale * g[i]) * (scale * g[i]);
+        v[i] = decay * v[i] + fresh * (q + epsilon);
+        sum += q / v[i];
+    }
+    return sum;
+}
+
+/// parameter -= scale g factor.
+template <class T>
+void subtract_scaled(T* __restrict parameter, const T* __restrict g, T scale, const T* __restrict factor, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) parameter[i] -= scale * g[i] * factor[i];
+}
+
+/// parameter -= scale g / sqrt(v).
+template <class T>
+void subtract_normalized(T* __restrict parameter, const T* __restrict g, T scale, const T* __restrict v, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) parameter[i] -= scale * g[i] / std::sqrt(v[i]);
+}
+
+/// One tensor's update; the numbers that the next pass needs stay here.
+template <class T>
+struct AdafactorUpdate {
+    const ops::AdafactorSettings& settings;
+    T *parameter, *v, *row_state, *col_state;  // row_state: one entry a row of the matrix, whether T5X calls it v_row or v_col
+    const T* gradient;
+    T scale;  // of the gradient
+    int64_t rows, cols, block_rows;
+    bool row_is_v_row;
+    Tensor row_factor, col_factor, col_partial;  // temporaries; col_partial: a row of sums for each block
+
+    AdafactorUpdate(Context& context, const ops::AdafactorTensor& tensor, const ops::AdafactorSettings& settings) : settings(settings) {
+        const int64_t elements = tensor.parameter.elements();
+        parameter = tensor.parameter.as<T>(), gradient = tensor.gradient.as<T>(), scale = static_cast<T>(settings.gradient_scale);
+        v = tensor.v ? tensor.v.as<T>() : nullptr;
+        rows = 1, cols = elements, block_rows = 1, row_is_v_row = false, row_state = col_state = nullptr;
+        if (v) return;
+        rows = tensor.parameter.shape[0], cols = tensor.parameter.shape[1];
+        block_rows = std::max<int64_t>(1, block_elements / cols);
+        row_is_v_row = rows <= cols;  // v_row belongs to the smaller dimension; of equal ones the last counts as larger
+        row_state = (row_is_v_row ? tensor.v_row : tensor.v_col).as<T>();
+        col_state = (row_is_v_row ? tensor.v_col : tensor.v_row).as<T>();
+        row_factor = context.allocate(dtype_of<T>, {rows}), col_factor = context.allocate(dtype_of<T>, {cols});
+        col_partial = context.allocate(dtype_of<T>, {(rows + block_rows - 1) / block_rows, cols});
+    }
+
+    void run() { v ? run_unfactored() : run_factored(); }
+
+private:
+    /// What the update is multiplied by: rate, parameter scale and clipping of the update's root mean square.
+    T step_size(double parameter_squares, double update_squares) const {
+        const double n = static_cast<double>(rows * cols), clip = std::max(1.0, std::sqrt(update_squares / n) / settings.clipping_threshold);
+        const double size = settings.scale_by_parameter ? std::max(std::sqrt(parameter_squares / n), settings.minimum_scale) : 1.0;
+        return static_cast<T>(settings.rate * size / clip);
+    }
+
+    /// Sum of squares of parameters [begin, end); 0 where nothing depends on it.
+    double parameter_squares(int64_t begin, int64_t end) const {
+        if (!settings.scale_by_parameter) return 0;
+        return sum_of_parts(end - begin, [&](int64_t i, int64_t n) { return squares(parameter + begin + i, n); });
+    }
+
+    struct Squares {
+        double parameter = 0, update = 0;
+        Squares& operator+=(const Squares& other) {
+            parameter += other.parameter, update += other.update;
+            return *this;
+        }
+    };
+
+    void run_unfactored() {
+        const T decay = static_cast<T>(settings.decay), fresh = static_cast<T>(1 - settings.decay), epsilon = static_cast<T>(settings.epsilon);
+        const Squares sums = ordered_sum<Squares>(cols, block_elements, [&](int64_t begin, int64_t end) {
+            const double updates = sum_of_parts(end - begin, [&](int64_t i, int64_t n) {
+                return average_squares(gradient + begin + i, scale, decay, fresh, epsilon, v + begin + i, n);
+            });
+            return Squares{parameter_squares(begin, end), updates};
+        });
+        const T step = step_size(sums.parameter, sums.update) * scale;
+        parallel_for(cols, block_elements, [&](int64_t begin, int64_t end) {
+            subtract_normalized(parameter + begin, gradient + begin, step, v + begin, end - begin);
+        });
+    }
+
+    void run_factored() {
+        const double parameters = gradient_statistics();
+        update_factors();
+        const T *row = row_factor.as<T>(), *col = col_factor.as<T>();
+        const double updates = ordered_sum<double>(rows, block_rows, [&](int64_t begin, int64_t end) {
+            double sum = 0;
+            for (int64_t r = begin; r < end; ++r)
+                sum += sum_of_parts(cols, [&](int64_t c, int64_t n) { return update_squares(gradient + r * cols + c, scale * row[r], col + c, n); });
+            return sum;
+        });
+        const T step = step_size(parameters, updates) * scale;
+        parallel_for(rows, block_rows, [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r) subtract_scaled(parameter + r * cols, gradient + r * cols, step * row[r], col, cols);
+        });
+    }
+
+    /// Folds the gradient's squares into row_state, leaves the sums by column and block in col_partial, returns the parameter's sum of squares.
+    double gradient_statistics() {
+        return ordered_sum<double>(rows, block_rows, [&](int64_t begin, int64_t end) {
+            T* by_col = col_partial.as<T>() + begin / block_rows * cols;
+            std::fill_n(by_col, cols, T{0});
+            for (int64_t r = begin; r < end; ++r) {
+                const double sum = sum_of_parts(cols, [&](int64_t c, int64_t n) { return squares_by_column(gradient + r * cols + c, scale, by_col + c, n); });
+                row_state[r] = averaged(row_state[r], sum / static_cast<double>(cols));
+            }
+            return parameter_squares(begin * cols, end * cols);
+        });
+    }
+
+    T averaged(T state, double mean_square) const {
+        return static_cast<T>(settings.decay * static_cast<double>(state) + (1 - settings.decay) * (mean_square + settings.epsilon));
+    }
+
+    /// From the new row_state and the sums in col_partial: col_state, and the factors by which rows and columns of the gradient are multiplied.
+    void update_factors() {
+        const int64_t blocks = col_partial.rows();
+        const T* partial = col_partial.as<T>();
+        std::vector<double> sums(static_cast<size_t>(cols));
+        for (int64_t b = 0; b < blocks; ++b)
+            for (int64_t c = 0; c < cols; ++c) sums[static_cast<size_t>(c)] += static_cast<double>(partial[b * cols + c]);
+        for (int64_t c = 0; c < cols; ++c) col_state[c] = averaged(col_state[c], sums[static_cast<size_t>(c)] / static_cast<double>(rows));
+        const auto factors = [](const T* state, int64_t count, bool relative, T* factor) {
+            double mean = 0;
+            for (int64_t i = 0; i < count; ++i) mean += static_cast<double>(state[i]);
+            mean = relative ? mean / static_cast<double>(count) : 1.0;
+            for (int64_t i = 0; i < count; ++i) factor[i] = static_cast<T>(std::sqrt(mean / static_cast<double>(state[i])));
+        };
+        factors(row_state, rows, row_is_v_row, row_factor.as<T>());
+        factors(col_state, cols, !row_is_v_row, col_factor.as<T>());
+    }
+};
+
+template <class T>
+void run_adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings) {
+    Arena::Scope scope(context.arena);
+    std::vector<AdafactorUpdate<T>> small, large;
+    for (const ops::AdafactorTensor& tensor : tensors)
+        (tensor.parameter.elements() < shared_elements ? small : large).emplace_back(context, tensor, settings);
+    // Which thread takes which tensor does not matter for the result; inside, parallel_for sees that it is in a parallel region and stays serial.
+#pragma omp parallel for schedule(dynamic, 1) if (small.size() > 1)
+    for (size_t i = 0; i < small.size(); ++i) small[i].run();
+    for (AdafactorUpdate<T>& update : large) update.run();
+}
+
+/// Elements [begin, end) of one tensor.
+template <class T>
+struct AdamWPiece {
+    const ops::AdamWTensor* tensor;
+    int64_t begin, end;
+
+    void run(const ops::AdamWSettings& s) const {
+        const double t = static_cast<double>(s.step + 1);
+        const T beta1 = static_cast<T>(s.beta1), fresh1 = static_cast<T>(1 - s.beta1), beta2 = static_cast<T>(s.beta2), fresh2 = static_cast<T>(1 - s.beta2);
+        const T step = static_cast<T>(s.rate / (1 - std::pow(s.beta1, t))), root = static_cast<T>(1 / std::sqrt(1 - std::pow(s.beta2, t)));
+        const T keep = static_cast<T>(tensor->decay ? 1 - s.rate * s.weight_decay : 1.0), epsilon = static_cast<T>(s.epsilon);
+        const T gradient_scale = static_cast<T>(s.gradient_scale);
+        T *__restrict parameter = tensor->parameter.as<T>(), *__restrict m = tensor->m.as<T>(), *__restrict v = tensor->v.as<T>();
+        const T* __restrict gradient = tensor->gradient.as<T>();
+        for (int64_t i = begin; i < end; ++i) {
+            const T g = gradient[i] * gradient_scale;
+            m[i] = beta1 * m[i] + fresh1 * g;
+            v[i] = beta2 * v[i] + fresh2 * (g * g);
+            parameter[i] = keep * parameter[i] - step * m[i] / (std::sqrt(v[i]) * root + epsilon);
+        }
+    }
+};
+
+template <class T>
+void run_adamw(std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettings& settings) {
+    std::vector<AdamWPiece<T>> pieces;
+    for (const ops::AdamWTensor& tensor : tensors)
+        for (int64_t begin = 0, n = tensor.parameter.elements(); begin < n; begin += block_elements)
+            pieces.push_back({&tensor, begin, std::min(n, begin + block_elements)});
+    parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) pieces[static_cast<size_t>(i)].run(settings);
+    });
+}
+
+}  // namespace
+
+void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings) {
+    if (tensors[0].parameter.dtype == DType::f64) return run_adafactor<double>(context, tensors, settings);
+    run_adafactor<float>(context, tensors, settings);
+}
+
+void adamw(Context&, std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettings& settings) {
+    if (tensors[0].parameter.dtype == DType::f64) return run_adamw<double>(tensors, settings);
+    run_adamw<float>(tensors, settings);
+}
+
+}  // namespace flanmoe::cpu

@@ -1,0 +1,55 @@
+// Argument checks of optimizer.hpp.
+#include "ops/optimizer.hpp"
+
+#include "ops/run.hpp"
+
+#include <algorithm>
+
+namespace flanmoe::cpu {
+void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings);
+void adamw(Context& context, std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettings& settings);
+}  // namespace flanmoe::cpu
+
+namespace flanmoe::ops {
+
+namespace {
+
+void check_pair(const Tensor& parameter, const Tensor& gradient, DType type) {
+    require(type == DType::f32 || type == DType::f64, "parameters of f32 or f64");
+    require(is_vector(parameter, type, parameter.elements()) && is_vector(gradient, type, parameter.elements()), "compact parameters and gradients of one type");
+}
+
+}  // namespace
+
+bool adafactor_factors(const Shape& shape, int64_t minimum_dimension) {
+    return shape.rank == 2 && std::min(shape[0], shape[1]) >= minimum_dimension;
+}
+
+void adafactor(Context& context, std::span<const AdafactorTensor> tensors, const AdafactorSettings& settings) {
+    if (tensors.empty()) return;
+    const DType type = tensors[0].parameter.dtype;
+    for (const AdafactorTensor& t : tensors) {
+        check_pair(t.parameter, t.gradient, type);
+        const Shape& shape = t.parameter.shape;
+        if (t.v) {
+            require(!t.v_row && !t.v_col && is_vector(t.v, type, t.parameter.elements()), "an unfactored state like the parameter");
+        } else {
+            require(shape.rank == 2 && shape.elements() > 0, "a matrix, since its state is factored");
+            require(is_vector(t.v_row, type, std::min(shape[0], shape[1])) && is_vector(t.v_col, type, std::max(shape[0], shape[1])),
+                    "factors as long as the smaller (v_row) and the larger dimension (v_col)");
+        }
+    }
+    dispatch(context, [&] { cpu::adafactor(context, tensors, settings); });
+}
+
+void adamw(Context& context, std::span<const AdamWTensor> tensors, const AdamWSettings& settings) {
+    if (tensors.empty()) return;
+    const DType type = tensors[0].parameter.dtype;
+    for (const AdamWTensor& t : tensors) {
+        check_pair(t.parameter, t.gradient, type);
+        require(is_vector(t.m, type, t.parameter.elements()) && is_vector(t.v, type, t.parameter.elements()), "moments like the parameter");
+    }
+    dispatch(context, [&] { cpu::adamw(context, tensors, settings); });
+}
+
+}  // namespace flanmoe::ops
