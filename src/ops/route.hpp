@@ -45,7 +45,7 @@ enum class RouteStatistic : int {
     tokens,          ///< routable tokens
     reached,         ///< tokens that at least one expert takes
     rows,            ///< kept (token, expert) pairs
-    slots,           ///< slots offered: groups x experts x capacity (rows if there is no limit)
+    slots,           ///< slots offered: experts x capacity of each group that counts (rows if there is no limit)
     gate,            ///< sum of kept gates; / rows = router confidence
     entropy,         ///< sum over routable tokens of -sum p ln p
     later_wanted,    ///< choices after the first that passed the policy
@@ -58,12 +58,13 @@ struct RouteArgs {
     int64_t groups = 1;
     RouteRule rule;
     Tensor mask;    ///< optional u8 [N]: 1 = may be routed
-    Tensor draws;   ///< optional accumulation type [N]: uniform numbers of the second policy; without them drawn from `key`, element first_token + n
+    Tensor draws;   ///< optional accumulation type [N, k - 1]: uniform numbers of the second policy; without them drawn from `key`, element
+                    ///< (first_token + n) (k - 1) + r - 1 for choice r of token n
     RandomKey key;
     uint64_t first_token = 0;  ///< index of token 0 in the step's global batch
 
-    Tensor probabilities;  ///< out [N, E] accumulation type
-    Tensor choices;        ///< out i32 [N, k] (token choice; empty for expert choice)
+    Tensor probabilities;  ///< out [N, E] accumulation type; zeros for a token that may not be routed
+    Tensor choices;        ///< out i32 [N, k], most probable first, whether kept or not; -1 for a token that may not be routed (empty for expert choice)
     Tensor offsets;        ///< out i32 [E + 1]: rows of expert e are [offsets[e], offsets[e+1])
     Tensor row_token;      ///< out i32 [max_rows]
     Tensor row_gate;       ///< out [max_rows] accumulation type
