@@ -1,0 +1,87 @@
+// Embedding: the lookup bit for bit; the gradient bit for bit in double, ids that repeat a lot and threads included.
+#include "ops/embedding.hpp"
+
+#include "ops/check.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace flanmoe;
+using namespace flanmoe::test;
+
+namespace {
+
+struct Case {
+    int64_t positions, vocabulary, cols;
+};
+const Case cases[] = {{1, 1, 1}, {3, 17, 3}, {127, 5, 17}, {2000, 7, 127}, {1000, 300, 64}, {0, 9, 4}};
+
+// Half the positions have id 0, as padding has.
+Tensor skewed_ids(Context& context, const Case& c) {
+    const Tensor ids = make(context, DType::i32, {c.positions});
+    fill_integers(ids, 1, c.vocabulary);
+    for (int64_t n = 0; n < c.positions; n += 2) set(ids, 0, n, 0);
+    return ids;
+}
+int64_t id_at(const Tensor& ids, int64_t n) { return static_cast<int64_t>(get(ids, 0, n)); }
+
+}  // namespace
+
+TEST_SUITE("ops/embedding") {
+    TEST_CASE("forward copies rows") {
+        for (const Case& c : cases) {
+            for (DType type : float_types) {
+                Context context;
+                const Tensor table = random(context, type, {c.vocabulary, c.cols}, 2, 1, 1), ids = skewed_ids(context, c);
+                const Tensor out = make(context, type, {c.positions, c.cols}, 2);
+                ops::embedding(context, {table, ids, out});
+                CHECK(padding_untouched(out));
+                int64_t wrong = 0;
+                for (int64_t n = 0; n < c.positions; ++n) wrong += !same_bits(out.slice_rows(n, 1), table.slice_rows(id_at(ids, n), 1));
+                CHECK(wrong == 0);
+            }
+        }
+    }
+
+    TEST_CASE("backward adds in the order of positions: the naive loop's bits in double, for any number of threads") {
+        for (const Case& c : cases) {
+            CAPTURE(c.positions);
+            Context context;
+            const Tensor ids = skewed_ids(context, c);
+            const Tensor exact_d_out = random(context, DType::f64, {c.positions, c.cols}, 3);
+            const Tensor expected = random(context, DType::f64, {c.vocabulary, c.cols}, 4);
+            for (int64_t n = 0; n < c.positions; ++n)
+                for (int64_t col = 0; col < c.cols; ++col) set(expected, id_at(ids, n), col, get(expected, id_at(ids, n), col) + get(exact_d_out, n, col));
+            for (DType type : float_types) {
+                const Tensor d_out = random(context, type, {c.positions, c.cols}, 3, 1, 1);
+                Tensor first;
+                for (int count : {1, 2, 3}) {
+                    Threads threads(count);
+                    const Tensor d_table = random(context, accumulate_type(type), {c.vocabulary, c.cols}, 4, 1, 1);
+                    ops::embedding_backward(context, {ids, d_out, d_table});
+                    CHECK(padding_untouched(d_table));
+                    compare("embedding backward", d_table, expected, accumulate_type(type), Kind::reduction);
+                    if (type == DType::f64) CHECK(same_bits(d_table, expected));
+                    if (count == 1) first = d_table;
+                    CHECK(same_bits(d_table, first));
+                }
+            }
+        }
+    }
+
+    TEST_CASE("gradient of the table") {
+        Context context;
+        const Case c{127, 17, 9};
+        const Tensor table = random(context, DType::f64, {c.vocabulary, c.cols}, 2), ids = skewed_ids(context, c);
+        const Tensor out = make(context, DType::f64, {c.positions, c.cols}), d_out = random(context, DType::f64, {c.positions, c.cols}, 3);
+        const Tensor d_table = context.zeros(DType::f64, {c.vocabulary, c.cols});
+        ops::embedding_backward(context, {ids, d_out, d_table});
+        gradient_check("embedding", [&] { return ops::embedding(context, {table, ids, out}), dot(out, d_out); }, {{table, d_table}});
+    }
+
+    TEST_CASE("arguments that do not fit are refused") {
+        Context context;
+        const Tensor table = random(context, DType::bf16, {5, 4}, 1), ids = context.zeros(DType::i32, {3});
+        CHECK_THROWS_AS(ops::embedding(context, {table, ids, make(context, DType::f32, {3, 4})}), Error);
+        CHECK_THROWS_AS(ops::embedding_backward(context, {ids, make(context, DType::bf16, {3, 4}), table}), Error);  // the table's gradient is f32
+    }
+}
