@@ -30,21 +30,38 @@ struct BucketRule {
 /// Bucket of relative position key - query.
 int64_t bucket_of(const BucketRule& rule, int64_t relative);
 
+/// The same for many positions: the logarithms of a rule are taken once, as the first distance of each bucket.
+class BucketTable {
+public:
+    explicit BucketTable(const BucketRule& rule);
+    int64_t of(int64_t relative) const {
+        const bool right = relative > 0;
+        const int64_t distance = right ? (bidirectional_ ? relative : 0) : -relative;
+        const int64_t last = static_cast<int64_t>(bucket_.size()) - 1;
+        return bucket_[static_cast<size_t>(distance < last ? distance : last)] + (right ? right_offset_ : 0);
+    }
+
+private:
+    std::vector<int32_t> bucket_;  // by distance; the last entry serves all longer ones
+    bool bidirectional_;
+    int32_t right_offset_ = 0;
+};
+
 struct AttentionArgs {
     Tensor q;     ///< [B, Sq, H*K] (rows may be strided: a slice of a fused product)
     Tensor k, v;  ///< [B, Sk, Hkv*K]
     int64_t heads = 1, kv_heads = 1;
     double scale = 1;
-    Tensor bias_table;  ///< optional [R, H]
+    Tensor bias_table;  ///< optional [R, H], type of q or accumulation type
     BucketRule buckets;
     bool causal = false;
-    Tensor query_segments;  ///< optional i32 [B, Sq]; without them every query is of segment 1
-    Tensor key_segments;    ///< optional i32 [B, Sk]
-    Tensor prefix_lengths;  ///< optional i32 [B]
+    Tensor query_segments;  ///< optional i32 [B, Sq], >= 0; without them every query is of segment 1
+    Tensor key_segments;    ///< optional i32 [B, Sk], >= 0; without them (then also without query_segments) every query sees every key
+    Tensor prefix_lengths;  ///< optional i32 [B], with causal
     int64_t query_offset = 0;  ///< position of query 0 among the keys (incremental decoding)
     Dropout dropout;
     Tensor out;      ///< [B, Sq, H*K] out
-    Tensor log_sum;  ///< optional [B, H, Sq] out, accumulation type
+    Tensor log_sum;  ///< optional [B, H, Sq] out, accumulation type; -infinity for a query that sees nothing
 };
 void attention(Context& context, const AttentionArgs& args);
 

@@ -1,0 +1,145 @@
+// Attention forward on the CPU: one task per batch row and head, softmax accumulated over tiles of keys.
+//
+// For each tile of keys (packed once a task), for each strip of queries: scores = q k^T in the first-level cache, bias, visibility, then the running
+// maximum m and sum l of each row (the output gathered so far is rescaled when m grows), probabilities times dropout, output += p v. A tile that no
+// query of a strip sees is skipped, and columns to the right of the diagonal are not computed.
+#include "cpu/attention_tile.hpp"
+#include "ops/run.hpp"
+
+namespace flanmoe::cpu {
+
+namespace {
+
+using namespace packed;
+
+template <class T>
+class Forward {
+    using F = Format<T>;
+    using Sum = typename F::Sum;
+    using Unit = typename F::Unit;
+
+public:
+    Forward(Context& context, const ops::AttentionArgs& args)
+        : context_(context), args_(args), g_(args), units_(F::units(g_.size)), width_(F::padded(g_.size)), bias_(context, args) {}
+
+    void run() {
+        run_tasks(context_, g_.batch * g_.heads, scratch_bytes(), [&](int64_t index, Scratch scratch) { task(index / g_.heads, index % g_.heads, scratch); });
+    }
+
+private:
+    struct State {
+        Unit *queries, *keys, *values, *probabilities, *staging;
+        Sum *scores, *out, *largest, *sum;
+        uint16_t* bits;
+    };
+
+    template <class Take>
+    void pieces(Take&& take) const {
+        take(&State::queries, g_.queries * units_);
+        take(&State::keys, units_ * key_tile);
+        take(&State::values, F::units(key_tile) * width_);
+        take(&State::probabilities, strip_rows * F::units(key_tile));
+        take(&State::staging, F::lanes * F::padded(units_));
+        take(&State::scores, strip_rows * key_tile);
+        take(&State::out, g_.queries * width_);
+        take(&State::largest, g_.queries);
+        take(&State::sum, g_.queries);
+        take(&State::bits, StripDropout::bits_needed);
+    }
+    int64_t scratch_bytes() const {
+        int64_t bytes = 0;
+        pieces([&]<class U>(U * State::*, int64_t count) { bytes += Scratch::bytes<U>(count); });
+        return bytes;
+    }
+
+    void task(int64_t row, int64_t head, Scratch scratch) const {
+        State s;
+        pieces([&]<class U>(U * State::*piece, int64_t count) { s.*piece = scratch.take<U>(count); });
+        const T* q = head_rows<const T>(args_.q, row, head, g_.size);
+        for (int64_t i = 0; i < g_.queries; ++i) pack_row(q + i * args_.q.ld, g_.size, s.queries + i * units_);
+        std::fill_n(s.out, g_.queries * width_, Sum{0});
+        std::fill_n(s.largest, g_.queries, -static_cast<Sum>(INFINITY));
+        std::fill_n(s.sum, g_.queries, Sum{0});
+        const Visibility visibility(args_, row);
+        for (int64_t j0 = 0; j0 < visibility.limit(g_.queries - 1); j0 += key_tile) tile(s, visibility, row, head, j0);
+        finish(s, row, head);
+    }
+
+    void tile(State& s, const Visibility& visibility, int64_t row, int64_t head, int64_t j0) const {
+        const int64_t j1 = std::min(visibility.limit(g_.queries - 1), j0 + key_tile), tile_width = F::padded(j1 - j0), kv_head = head / g_.group;
+        StripDropout dropout(args_.dropout, s.bits);
+        bool tile_is_packed = false;
+        for (int64_t i0 = 0; i0 < g_.queries; i0 += strip_rows) {
+            const int64_t rows = std::min(strip_rows, g_.queries - i0), visible = std::min(j1, visibility.limit(i0 + rows - 1)) - j0;
+            if (visible <= 0) continue;
+            const Sight sight = visibility.segments(i0, i0 + rows, j0, j0 + visible);
+            if (sight == Sight::none) continue;
+            if (!tile_is_packed) {
+                const T* k = head_rows<const T>(args_.k, row, kv_head, g_.size) + j0 * args_.k.ld;
+                const T* v = head_rows<const T>(args_.v, row, kv_head, g_.size) + j0 * args_.v.ld;
+                pack_cols_as_k(k, args_.k.ld, j1 - j0, g_.size, tile_width, s.keys, s.staging);
+                pack_rows_as_k(v, args_.v.ld, j1 - j0, g_.size, tile_width, s.values);
+                tile_is_packed = true;
+            }
+            const int64_t n = F::padded(visible);
+            product<T>({rows, n, units_, s.queries + i0 * units_, units_, 1, s.keys, tile_width, s.scores, key_tile, false});
+            if (dropout.active()) dropout.draw(g_, row * g_.heads + head, i0, rows, j0, n);
+            for (int64_t r = 0; r < rows; ++r) softmax_row(s, visibility, dropout, head, i0, r, j0, n, sight == Sight::some);
+            product<T>({rows, width_, F::units(n), s.probabilities, F::units(key_tile), 1, s.values, width_, s.out + i0 * width_, width_, true});
+        }
+    }
+
+    /// Scores of row r of the strip to packed probabilities relative to the row's largest score so far.
+    void softmax_row(State& s, const Visibility& visibility, const StripDropout& dropout, int64_t head, int64_t i0, int64_t r, int64_t j0, int64_t n,
+                     bool hide) const {
+        const int64_t i = i0 + r;
+        Sum* scores = s.scores + r * key_tile;
+        finish_scores(scores, n, std::clamp<int64_t>(visibility.limit(i) - j0, 0, n), static_cast<Sum>(args_.scale),
+                      bias_.values ? bias_.row(head, i) + j0 : nullptr);
+        if (hide) visibility.hide(i, j0, std::min(n, g_.keys - j0), scores);
+        const Sum before = s.largest[i], largest = std::max(before, row_max(scores, n));
+        Unit* probabilities = s.probabilities + r * F::units(key_tile);
+        if (largest == -static_cast<Sum>(INFINITY)) {  // sees nothing up to here, or nothing but NaN, which must show
+            for (int64_t j = 0; j < n; ++j) s.sum[i] += std::isnan(scores[j]) ? scores[j] : Sum{0};
+            std::fill_n(probabilities, F::units(n), Unit{});
+            return;
+        }
+        const Sum rescale = fast_exp(before - largest);
+        s.sum[i] = s.sum[i] * rescale + row_exp_sum(scores, largest, scores, n);
+        if (largest != before) {
+            s.largest[i] = largest;
+            for (int64_t c = 0; c < width_; ++c) s.out[i * width_ + c] *= rescale;
+        }
+        if (dropout.active()) {
+            const auto factor = dropout.factors<Sum>(r);
+            for (int64_t j = 0; j < n; ++j) scores[j] *= factor(j);
+        }
+        pack_sums<T>(scores, n, probabilities);
+    }
+
+    void finish(const State& s, int64_t row, int64_t head) const {
+        T* out = head_rows<T>(args_.out, row, head, g_.size);
+        for (int64_t i = 0; i < g_.queries; ++i) {
+            const Sum inverse = s.sum[i] == 0 ? Sum{0} : 1 / s.sum[i];
+            for (int64_t c = 0; c < g_.size; ++c) out[i * args_.out.ld + c] = static_cast<T>(s.out[i * width_ + c] * inverse);
+        }
+        if (!args_.log_sum) return;
+        Sum* log_sum = args_.log_sum.template as<Sum>() + (row * g_.heads + head) * g_.queries;
+        for (int64_t i = 0; i < g_.queries; ++i) log_sum[i] = s.largest[i] + std::log(s.sum[i]);  // -infinity if nothing was seen
+    }
+
+    Context& context_;
+    const ops::AttentionArgs& args_;
+    Geometry g_;
+    int64_t units_, width_;  // of a head's row, packed along k and along columns
+    DistanceBias<Sum> bias_;
+};
+
+}  // namespace
+
+void attention(Context& context, const ops::AttentionArgs& args) {
+    Arena::Scope scope(context.arena);
+    ops::with_type(args.q.dtype, [&]<class T>() { Forward<T>(context, args).run(); });
+}
+
+}  // namespace flanmoe::cpu

@@ -1,0 +1,249 @@
+// Attention backward on the CPU: probabilities recomputed tile by tile from log_sum; nothing of size S x S.
+//
+//   p = exp(score - log_sum), f the dropout factor, delta_i = d_out_i . out_i
+//   d_v = (p f)^T d_out,  d_s = p (f (d_out v^T) - delta),  d_q = scale d_s k,  d_k = scale d_s^T q,  d_bias[distance] = sum of d_s along a diagonal
+//
+// One task per batch row and key head (its query heads one after the other), so that every sum has one owner and a fixed order. Loops: tile of keys,
+// block of queries, strip of queries. A strip's scores and d_out v^T stay in the first-level cache; what leaves it are d_s and p f, packed for the
+// three products over the block. The bias gradient is gathered by distance, then by bucket into one row of partial sums per batch row and head.
+#include "cpu/attention_tile.hpp"
+#include "ops/run.hpp"
+
+namespace flanmoe::cpu {
+
+namespace {
+
+using namespace packed;
+
+constexpr int64_t query_block = 5 * strip_rows;
+
+template <class T>
+class Backward {
+    using F = Format<T>;
+    using Sum = typename F::Sum;
+    using Unit = typename F::Unit;
+    static constexpr int64_t strip_ld = margin + key_tile + margin;
+
+public:
+    Backward(Context& context, const ops::AttentionBackwardArgs& args)
+        : context_(context), args_(args), f_(args.forward), g_(f_), units_(F::units(g_.size)), width_(F::padded(g_.size)), bias_(context, f_),
+          partial_(args.d_bias_table ? context.zeros(dtype_of<Sum>, {g_.batch * g_.heads, f_.buckets.count}) : Tensor{}) {}
+
+    void run() {
+        run_tasks(context_, g_.batch * g_.kv_heads, scratch_bytes(),
+                  [&](int64_t index, Scratch scratch) { task(index / g_.kv_heads, index % g_.kv_heads, scratch); });
+        if (args_.d_bias_table) add_bias_gradient();
+    }
+
+private:
+    struct State {
+        Unit *query_rows, *query_k, *d_out_rows, *d_out_k;  // of one head: [queries, units_] and [units(queries), width_]
+        Unit *key_cols, *value_cols, *key_k, *staging;      // of one tile: [units_, tile] twice and [units(tile), width_]
+        Unit *d_score_rows, *d_score_k, *probability_k;     // of one block: [block, units(tile)] and [units(block), tile] twice
+        Sum *delta, *log_sum, *d_query, *d_key, *d_value, *d_distance;
+        Sum *scores, *d_probabilities;  // of one strip, with margins
+        uint16_t* bits;
+    };
+
+    template <class Take>
+    void pieces(Take&& take) const {
+        const int64_t keys = F::padded(g_.keys), block = query_block;
+        take(&State::query_rows, g_.queries * units_);
+        take(&State::query_k, F::units(g_.queries) * width_);
+        take(&State::d_out_rows, g_.queries * units_);
+        take(&State::d_out_k, F::units(g_.queries) * width_);
+        take(&State::key_cols, units_ * key_tile);
+        take(&State::value_cols, units_ * key_tile);
+        take(&State::key_k, F::units(key_tile) * width_);
+        take(&State::staging, F::lanes * F::padded(units_));
+        take(&State::d_score_rows, block * F::units(key_tile));
+        take(&State::d_score_k, F::units(block) * key_tile);
+        take(&State::probability_k, F::units(block) * key_tile);
+        take(&State::delta, g_.queries);
+        take(&State::log_sum, g_.queries);
+        take(&State::d_query, g_.queries * width_);
+        take(&State::d_key, keys * width_);
+        take(&State::d_value, keys * width_);
+        take(&State::d_distance, bias_.stride);
+        take(&State::scores, strip_rows * strip_ld);
+        take(&State::d_probabilities, strip_rows * strip_ld);
+        take(&State::bits, StripDropout::bits_needed);
+    }
+    int64_t scratch_bytes() const {
+        int64_t bytes = 0;
+        pieces([&]<class U>(U * State::*, int64_t count) { bytes += Scratch::bytes<U>(count); });
+        return bytes;
+    }
+
+    void task(int64_t row, int64_t kv_head, Scratch scratch) const {
+        State s;
+        pieces([&]<class U>(U * State::*piece, int64_t count) { s.*piece = scratch.take<U>(count); });
+        std::fill_n(s.d_key, F::padded(g_.keys) * width_, Sum{0});
+        std::fill_n(s.d_value, F::padded(g_.keys) * width_, Sum{0});
+        std::fill_n(s.scores, strip_rows * strip_ld, Sum{0});
+        const Visibility visibility(f_, row);
+        for (int64_t head = kv_head * g_.group; head < (kv_head + 1) * g_.group; ++head) {
+            begin_head(s, row, head);
+            for (int64_t j0 = 0; j0 < visibility.limit(g_.queries - 1); j0 += key_tile) tile(s, visibility, row, head, j0);
+            write(s.d_query, g_.queries, static_cast<Sum>(f_.scale), head_rows<T>(args_.d_q, row, head, g_.size), args_.d_q.ld);
+            if (partial_) {
+                Sum* sums = partial_.template as<Sum>() + (row * g_.heads + head) * f_.buckets.count;
+                for (int64_t d = 0; d < bias_.distances; ++d) sums[bias_.bucket[d]] += s.d_distance[d];
+            }
+        }
+        write(s.d_key, g_.keys, static_cast<Sum>(f_.scale), head_rows<T>(args_.d_k, row, kv_head, g_.size), args_.d_k.ld);
+        write(s.d_value, g_.keys, Sum{1}, head_rows<T>(args_.d_v, row, kv_head, g_.size), args_.d_v.ld);
+    }
+
+    void begin_head(State& s, int64_t row, int64_t head) const {
+        const T* q = head_rows<const T>(f_.q, row, head, g_.size);
+        const T* out = head_rows<const T>(f_.out, row, head, g_.size);
+        const T* d_out = head_rows<const T>(args_.d_out, row, head, g_.size);
+        const Sum* log_sum = f_.log_sum.template as<Sum>() + (row * g_.heads + head) * g_.queries;
+        for (int64_t i = 0; i < g_.queries; ++i) {
+            pack_row(q + i * f_.q.ld, g_.size, s.query_rows + i * units_);
+            pack_row(d_out + i * args_.d_out.ld, g_.size, s.d_out_rows + i * units_);
+            Sum delta = 0;
+#pragma omp simd reduction(+ : delta)
+            for (int64_t c = 0; c < g_.size; ++c) delta += static_cast<Sum>(d_out[i * args_.d_out.ld + c]) * static_cast<Sum>(out[i * f_.out.ld + c]);
+            s.delta[i] = delta;
+            // A query that sees nothing has scores of -infinity alone; any finite number makes its probabilities zero.
+            s.log_sum[i] = log_sum[i] == -static_cast<Sum>(INFINITY) ? Sum{0} : log_sum[i];
+        }
+        pack_rows_as_k(q, f_.q.ld, g_.queries, g_.size, g_.queries, s.query_k);
+        pack_rows_as_k(d_out, args_.d_out.ld, g_.queries, g_.size, g_.queries, s.d_out_k);
+        std::fill_n(s.d_query, g_.queries * width_, Sum{0});
+        if (partial_) std::fill_n(s.d_distance, bias_.stride, Sum{0});
+    }
+
+    void tile(State& s, const Visibility& visibility, int64_t row, int64_t head, int64_t j0) const {
+        const int64_t j1 = std::min(visibility.limit(g_.queries - 1), j0 + key_tile), tile_width = F::padded(j1 - j0), kv_head = head / g_.group;
+        bool tile_is_packed = false;
+        for (int64_t b0 = 0; b0 < g_.queries; b0 += query_block) {
+            const int64_t b1 = std::min(g_.queries, b0 + query_block), n = F::padded(std::max<int64_t>(0, std::min(j1, visibility.limit(b1 - 1)) - j0));
+            int64_t first = b1, last = b0;  // queries of the block that take part
+            for (int64_t i0 = b0; i0 < b1; i0 += strip_rows) {
+                const int64_t rows = std::min(strip_rows, b1 - i0), visible = std::min(j1, visibility.limit(i0 + rows - 1)) - j0;
+                const Sight sight = visible <= 0 ? Sight::none : visibility.segments(i0, i0 + rows, j0, j0 + visible);
+                if (sight == Sight::none) {
+                    if (last > b0) pack_strip(s, i0 - b0, rows, 0, n);
+                    continue;
+                }
+                if (!tile_is_packed) {
+                    const T* k = head_rows<const T>(f_.k, row, kv_head, g_.size) + j0 * f_.k.ld;
+                    const T* v = head_rows<const T>(f_.v, row, kv_head, g_.size) + j0 * f_.v.ld;
+                    pack_cols_as_k(k, f_.k.ld, j1 - j0, g_.size, tile_width, s.key_cols, s.staging);
+                    pack_cols_as_k(v, f_.v.ld, j1 - j0, g_.size, tile_width, s.value_cols, s.staging);
+                    pack_rows_as_k(k, f_.k.ld, j1 - j0, g_.size, tile_width, s.key_k);
+                    tile_is_packed = true;
+                }
+                first = std::min(first, i0), last = i0 + rows;
+                const int64_t strip_n = F::padded(visible);
+                strip(s, visibility, row, head, i0, rows, j0, strip_n, tile_width, sight == Sight::some);
+                pack_strip(s, i0 - b0, rows, strip_n, n);
+            }
+            if (first < last) products(s, b0, first, last, j0, n);
+        }
+    }
+
+    /// Leaves d_s in s.scores and p f in s.d_probabilities, and adds d_s to the distances.
+    void strip(State& s, const Visibility& visibility, int64_t row, int64_t head, int64_t i0, int64_t rows, int64_t j0, int64_t n, int64_t tile_width,
+               bool hide) const {
+        product<T>({rows, n, units_, s.query_rows + i0 * units_, units_, 1, s.key_cols, tile_width, s.scores + margin, strip_ld, false});
+        product<T>({rows, n, units_, s.d_out_rows + i0 * units_, units_, 1, s.value_cols, tile_width, s.d_probabilities + margin, strip_ld, false});
+        StripDropout dropout(f_.dropout, s.bits);
+        if (dropout.active()) dropout.draw(g_, row * g_.heads + head, i0, rows, j0, n);
+        for (int64_t r = 0; r < rows; ++r) {
+            const int64_t i = i0 + r;
+            Sum *scores = s.scores + r * strip_ld + margin, *d_p = s.d_probabilities + r * strip_ld + margin;
+            finish_scores(scores, n, std::clamp<int64_t>(visibility.limit(i) - j0, 0, n), static_cast<Sum>(f_.scale),
+                          bias_.values ? bias_.row(head, i) + j0 : nullptr);
+            if (hide) visibility.hide(i, j0, std::min(n, g_.keys - j0), scores);
+            const Sum log_sum = s.log_sum[i], delta = s.delta[i];
+            const auto differentiate = [&](auto&& factor) {
+                for (int64_t j = 0; j < n; ++j) {
+                    const Sum p = fast_exp(scores[j] - log_sum), f = factor(j);
+                    scores[j] = p * (f * d_p[j] - delta);
+                    d_p[j] = p * f;
+                }
+            };
+            if (dropout.active()) differentiate([&, of = dropout.factors<Sum>(r)](int64_t j) { return of(j); });
+            else differentiate([](int64_t) { return Sum{1}; });
+        }
+        if (partial_) add_diagonals(s, i0, rows, j0, n);
+    }
+
+    /// d_distance[queries - 1 - i + j] += d_s(i, j). The margins hold zeros, so that every distance adds the same number of rows.
+    void add_diagonals(State& s, int64_t i0, int64_t rows, int64_t j0, int64_t n) const {
+        for (int64_t r = 0; r < rows; ++r) std::fill_n(s.scores + r * strip_ld + margin + n, std::min(margin, strip_ld - margin - n), Sum{0});
+        Sum* distances = s.d_distance + g_.queries - 1 - (i0 + rows - 1) + j0;  // of the last row and first column
+        for (int64_t x = 0; x < n + rows - 1; x += F::lanes) {
+            Vector<Sum> sum{};
+            for (int64_t r = 0; r < rows; ++r) sum += load<Sum>(s.scores + r * strip_ld + margin + x - (rows - 1 - r));
+            store(distances + x, load<Sum>(distances + x) + sum);
+        }
+    }
+
+    /// Packs d_s and p f of a strip that begins `at` rows into its block; zeros from column `from` to n.
+    void pack_strip(State& s, int64_t at, int64_t rows, int64_t from, int64_t n) const {
+        const int64_t row_units = F::units(key_tile);
+        for (int64_t r = 0; r < rows; ++r) {
+            if constexpr (F::per_unit == 1) break;  // the rows of d_score_k serve
+            Unit* to = s.d_score_rows + (at + r) * row_units;
+            pack_sums<T>(s.scores + r * strip_ld + margin, from, to);
+            std::fill(to + F::units(from), to + F::units(n), Unit{});
+        }
+        alignas(64) static const Sum zeros[key_tile] = {};
+        for (int64_t r = 0; r < rows; r += F::per_unit) {
+            const int64_t offset = r * strip_ld + margin, k = (at + r) / F::per_unit * key_tile;
+            const bool odd = F::per_unit == 2 && r + 1 == rows;
+            pack_sum_pairs<T>(s.scores + offset, odd ? zeros : s.scores + offset + strip_ld, from, s.d_score_k + k);
+            pack_sum_pairs<T>(s.d_probabilities + offset, odd ? zeros : s.d_probabilities + offset + strip_ld, from, s.probability_k + k);
+            std::fill(s.d_score_k + k + from, s.d_score_k + k + n, Unit{});
+            std::fill(s.probability_k + k + from, s.probability_k + k + n, Unit{});
+        }
+    }
+
+    /// The three products of queries [first, last) of the block at b0 with n keys from j0.
+    void products(State& s, int64_t b0, int64_t first, int64_t last, int64_t j0, int64_t n) const {
+        const int64_t count = last - first, k = F::units(count), skip = (first - b0) / F::per_unit * key_tile, from = first / F::per_unit * width_;
+        product<T>({n, width_, k, s.probability_k + skip, 1, key_tile, s.d_out_k + from, width_, s.d_value + j0 * width_, width_, true});
+        product<T>({n, width_, k, s.d_score_k + skip, 1, key_tile, s.query_k + from, width_, s.d_key + j0 * width_, width_, true});
+        const Unit* d_score = F::per_unit == 2 ? s.d_score_rows + (first - b0) * F::units(key_tile) : s.d_score_k + skip;
+        product<T>({count, width_, F::units(n), d_score, F::units(key_tile), 1, s.key_k, width_, s.d_query + first * width_, width_, true});
+    }
+
+    void write(const Sum* from, int64_t rows, Sum scale, T* to, int64_t ld) const {
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t c = 0; c < g_.size; ++c) to[r * ld + c] = static_cast<T>(from[r * width_ + c] * scale);
+    }
+
+    void add_bias_gradient() const {
+        const Sum* partial = partial_.template as<Sum>();
+        for (int64_t bucket = 0; bucket < f_.buckets.count; ++bucket) {
+            Sum* to = args_.d_bias_table.template as<Sum>() + bucket * args_.d_bias_table.ld;
+            for (int64_t head = 0; head < g_.heads; ++head) {
+                Sum sum = 0;
+                for (int64_t row = 0; row < g_.batch; ++row) sum += partial[(row * g_.heads + head) * f_.buckets.count + bucket];
+                to[head] += sum;
+            }
+        }
+    }
+
+    Context& context_;
+    const ops::AttentionBackwardArgs& args_;
+    const ops::AttentionArgs& f_;
+    Geometry g_;
+    int64_t units_, width_;  // of a head's row, packed along k and along columns
+    DistanceBias<Sum> bias_;
+    Tensor partial_;  // [batch * heads, buckets]
+};
+
+}  // namespace
+
+void attention_backward(Context& context, const ops::AttentionBackwardArgs& args) {
+    Arena::Scope scope(context.arena);
+    ops::with_type(args.forward.q.dtype, [&]<class T>() { Backward<T>(context, args).run(); });
+}
+
+}  // namespace flanmoe::cpu

@@ -1,0 +1,328 @@
+// What the forward and the backward of attention share: geometry, packing, which keys a query sees, the bias by distance, rows of probabilities.
+//
+// A task walks over tiles of `key_tile` keys; inside, over strips of `strip_rows` queries, whose scores stay in the first-level cache. The T5 bias
+// depends on j - i alone, so a head's bias is one array over distances and the bias of a row is a contiguous slice of it.
+#pragma once
+
+#include "core/context.hpp"
+#include "core/parallel.hpp"
+#include "cpu/attention_product.hpp"
+#include "cpu/philox.hpp"
+#include "cpu/vector_math.hpp"
+#include "ops/attention.hpp"
+
+#include <atomic>
+#include <cmath>
+
+namespace flanmoe::cpu::packed {
+
+constexpr int64_t key_tile = 128;
+constexpr int64_t strip_rows = 24;   ///< even, so that pairs of rows do not straddle strips
+constexpr int64_t margin = 32;       ///< zeros on both sides of a strip's rows, at least strip_rows and a vector
+
+// ---- packing --------------------------------------------------------------------------------------------------------------------------
+
+/// to[i] = unit i of the row.
+template <class T>
+inline void pack_row(const T* row, int64_t n, typename Format<T>::Unit* to) {
+    if constexpr (Format<T>::per_unit == 2) {
+        if (n & 1) to[n / 2] = {0};
+        std::memcpy(to, row, static_cast<size_t>(n) * sizeof(T));
+    } else {
+        load_row(row, to, n);
+    }
+}
+
+/// to[i] = unit i of a row of sums, rounded; n a multiple of lanes.
+template <class T>
+inline void pack_sums(const typename Format<T>::Sum* row, int64_t n, typename Format<T>::Unit* to) {
+    if constexpr (Format<T>::per_unit == 2) {
+#if defined(__AVX512BF16__)
+        auto* values = reinterpret_cast<bf16*>(to);
+        for (int64_t i = 0; i < n; i += 16)
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(row + i))));
+#endif
+    } else {
+        std::memcpy(to, row, static_cast<size_t>(n) * sizeof *row);
+    }
+}
+
+/// to[i] = units whose values are element i of `row` and, if a unit holds two, of `next`; n a multiple of lanes.
+template <class T>
+inline void pack_sum_pairs(const typename Format<T>::Sum* row, const typename Format<T>::Sum* next, int64_t n, typename Format<T>::Unit* to) {
+    if constexpr (Format<T>::per_unit == 2) {
+#if defined(__AVX512BF16__)
+        const auto widen = [](const float* from) {
+            return _mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(from))));
+        };
+        for (int64_t i = 0; i < n; i += 16)
+            _mm512_storeu_si512(to + i, _mm512_or_si512(widen(row + i), _mm512_maskz_slli_epi32(0xffff, widen(next + i), 16)));
+#endif
+    } else {
+        std::memcpy(to, row, static_cast<size_t>(n) * sizeof *row);
+    }
+}
+
+/// B operand whose k runs over rows: to[units(rows)][padded(cols)], zeros in the padding.
+template <class T>
+void pack_rows_as_k(const T* from, int64_t ld, int64_t rows, int64_t cols, int64_t padded_rows, typename Format<T>::Unit* to) {
+    using F = Format<T>;
+    const int64_t width = F::padded(cols);
+    for (int64_t r = 0; r < padded_rows; r += F::per_unit, to += width) {
+        if constexpr (F::per_unit == 2) {
+            const auto* low = reinterpret_cast<const uint16_t*>(from + r * ld);
+            const auto* high = reinterpret_cast<const uint16_t*>(from + (r + 1) * ld);
+            if (r + 1 < rows) {
+                for (int64_t c = 0; c < cols; ++c) to[c].bits = uint32_t{low[c]} | uint32_t{high[c]} << 16;
+            } else {
+                for (int64_t c = 0; c < cols; ++c) to[c].bits = r < rows ? low[c] : 0u;
+            }
+        } else {
+            if (r < rows) load_row(from + r * ld, to, cols);
+            else std::fill_n(to, cols, typename F::Unit{});
+        }
+        std::fill(to + cols, to + width, typename F::Unit{});
+    }
+}
+
+/// A square of lanes x lanes units, transposed in registers: log2(lanes) rounds that each swap off-diagonal blocks.
+template <class A, int distance, int lanes>
+inline void transpose_rounds(Vector<A> (&v)[lanes]) {
+    using Index = std::conditional_t<sizeof(A) == 4, int32_t, int64_t>;
+    Vector<Index> first, second;
+    for (int i = 0; i < lanes; ++i) {
+        first[i] = (i & distance) ? lanes + i - distance : i;
+        second[i] = (i & distance) ? lanes + i : i + distance;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < lanes; ++r) {
+        if (r & distance) continue;
+        const Vector<A> a = v[r], b = v[r + distance];
+        v[r] = __builtin_shuffle(a, b, first);
+        v[r + distance] = __builtin_shuffle(a, b, second);
+    }
+    if constexpr (distance * 2 < lanes) transpose_rounds<A, distance * 2, lanes>(v);
+}
+
+/// B operand whose k runs over columns: to[units(cols)][padded_rows], zeros for rows beyond `rows`. `staging` holds lanes rows of padded(units).
+template <class T>
+void pack_cols_as_k(const T* from, int64_t ld, int64_t rows, int64_t cols, int64_t padded_rows, typename Format<T>::Unit* to,
+                    typename Format<T>::Unit* staging) {
+    using F = Format<T>;
+    using Sum = typename F::Sum;
+    constexpr int lanes = static_cast<int>(F::lanes);
+    const int64_t units = F::units(cols), stage = F::padded(units);
+    for (int64_t r0 = 0; r0 < padded_rows; r0 += lanes) {
+        for (int64_t r = 0; r < lanes; ++r) {
+            if (r0 + r < rows) pack_row(from + (r0 + r) * ld, cols, staging + r * stage);
+            else std::fill_n(staging + r * stage, units, typename F::Unit{});
+        }
+        for (int64_t u0 = 0; u0 < units; u0 += lanes) {
+            Vector<Sum> square[lanes];
+#pragma GCC unroll 16
+            for (int r = 0; r < lanes; ++r) square[r] = load<Sum>(staging + r * stage + u0);
+            transpose_rounds<Sum, 1, lanes>(square);
+            if (units - u0 >= lanes) {
+#pragma GCC unroll 16
+                for (int u = 0; u < lanes; ++u) store(to + (u0 + u) * padded_rows + r0, square[u]);
+            } else {
+                for (int u = 0; u < units - u0; ++u) store(to + (u0 + u) * padded_rows + r0, square[u]);
+            }
+        }
+    }
+}
+
+// ---- geometry -------------------------------------------------------------------------------------------------------------------------
+
+struct Geometry {
+    int64_t batch, heads, kv_heads, group, queries, keys, size;  ///< group: query heads of one key head; size: of a head
+
+    explicit Geometry(const ops::AttentionArgs& args)
+        : batch(args.q.shape[0]), heads(args.heads), kv_heads(args.kv_heads), group(args.heads / args.kv_heads), queries(args.q.shape[1]),
+          keys(args.k.shape[1]), size(args.q.cols() / args.heads) {}
+};
+
+/// Rows of one head of one batch row inside a tensor [B, S, heads * K].
+template <class T>
+inline T* head_rows(const Tensor& tensor, int64_t row, int64_t head, int64_t size) {
+    return static_cast<T*>(tensor.data) + row * tensor.shape[1] * tensor.ld + head * size;
+}
+
+/// Pieces of the calling thread's scratch memory.
+class Scratch {
+public:
+    explicit Scratch(void* memory) : next_(static_cast<char*>(memory)) {}
+    template <class U>
+    U* take(int64_t count) {
+        U* piece = reinterpret_cast<U*>(next_);
+        next_ += bytes<U>(count);
+        return piece;
+    }
+    template <class U>
+    static int64_t bytes(int64_t count) {
+        return (count * static_cast<int64_t>(sizeof(U)) + 63) / 64 * 64;
+    }
+
+private:
+    char* next_;
+};
+
+/// Runs task(index, scratch) for all indices, each on one thread, whichever is free: tasks may be of very different lengths (packed or padded rows).
+template <class Task>
+void run_tasks(Context& context, int64_t count, int64_t scratch_bytes, Task&& task) {
+    const int64_t threads = std::min<int64_t>(count, omp_in_parallel() ? 1 : omp_get_max_threads());
+    Arena::Scope scope(context.arena);
+    char* memory = static_cast<char*>(context.arena.allocate_bytes(threads * scratch_bytes));
+    std::atomic<int64_t> next{0};
+    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t thread = begin; thread < end; ++thread)
+            for (int64_t index = next++; index < count; index = next++) task(index, Scratch(memory + thread * scratch_bytes));
+    });
+}
+
+// ---- which keys a query sees ----------------------------------------------------------------------------------------------------------
+
+enum class Sight { none, some, all };
+
+/// One batch row's rule of visibility.
+class Visibility {
+public:
+    Visibility(const ops::AttentionArgs& args, int64_t row)
+        : causal_(args.causal), offset_(args.query_offset), keys_(args.k.shape[1]),
+          prefix_(args.prefix_lengths ? args.prefix_lengths.as<int32_t>()[row] : 0),
+          query_(args.query_segments ? args.query_segments.as<int32_t>() + row * args.q.shape[1] : nullptr),
+          key_(args.key_segments ? args.key_segments.as<int32_t>() + row * args.k.shape[1] : nullptr) {}
+
+    /// Keys from 0 that query i sees by position; never less for a later query.
+    int64_t limit(int64_t i) const {
+        if (!causal_) return keys_;
+        const int64_t position = i + offset_;
+        return std::clamp<int64_t>(position < prefix_ ? prefix_ : position + 1, 0, keys_);
+    }
+
+    /// What the segments let queries [i0, i1) see of keys [j0, j1).
+    Sight segments(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
+        if (!key_) return Sight::all;
+        const Range keys = range(key_, j0, j1), queries = query_ ? range(query_, i0, i1) : Range{1, 1, false};
+        const bool any_key = keys.low <= keys.high, any_query = queries.low <= queries.high;
+        if (!any_key) return Sight::none;
+        const bool meet = any_query && queries.low <= keys.high && keys.low <= queries.high;
+        if (!meet && !queries.padding) return Sight::none;
+        const bool same = keys.low == keys.high && (!any_query || (queries.low == queries.high && queries.low == keys.low));
+        return same && !keys.padding ? Sight::all : Sight::some;
+    }
+
+    /// Scores of query i with keys [j0, j0 + n) whose segment it does not see become -infinity.
+    template <class Sum>
+    void hide(int64_t i, int64_t j0, int64_t n, Sum* scores) const {
+        const int32_t segment = query_ ? query_[i] : 1;
+        const int32_t* key = key_ + j0;
+        if (segment == 0) {
+            for (int64_t j = 0; j < n; ++j) scores[j] = key[j] != 0 ? scores[j] : -INFINITY;
+        } else {
+            for (int64_t j = 0; j < n; ++j) scores[j] = key[j] == segment ? scores[j] : -INFINITY;
+        }
+    }
+
+private:
+    struct Range {
+        int32_t low, high;  ///< of the segments that are not padding; low > high if there are none
+        bool padding;
+    };
+    static Range range(const int32_t* segments, int64_t begin, int64_t end) {
+        int32_t low = INT32_MAX, high = 0;
+        bool padding = false;
+        for (int64_t i = begin; i < end; ++i) {
+            const int32_t s = segments[i];
+            padding |= s == 0;
+            low = std::min(low, s == 0 ? INT32_MAX : s);
+            high = std::max(high, s);
+        }
+        return {low, high, padding};
+    }
+
+    bool causal_;
+    int64_t offset_, keys_, prefix_;
+    const int32_t *query_, *key_;
+};
+
+// ---- bias -----------------------------------------------------------------------------------------------------------------------------
+
+/// The bias table spread over distances: element queries - 1 - i + j of a head's array is the bias of query i and key j. Empty without a table.
+template <class Sum>
+struct DistanceBias {
+    int64_t queries = 0, distances = 0, stride = 0;
+    Sum* values = nullptr;      ///< [heads, stride], zeros behind the distances
+    int32_t* bucket = nullptr;  ///< [distances]
+
+    DistanceBias(Context& context, const ops::AttentionArgs& args);
+    const Sum* row(int64_t head, int64_t i) const { return values + head * stride + queries - 1 - i; }
+};
+
+template <class Sum>
+DistanceBias<Sum>::DistanceBias(Context& context, const ops::AttentionArgs& args) {
+    if (!args.bias_table) return;
+    const Geometry g(args);
+    queries = g.queries, distances = g.queries + g.keys - 1;
+    stride = distances + key_tile;
+    bucket = static_cast<int32_t*>(context.arena.allocate_bytes(distances * 4));
+    values = static_cast<Sum*>(context.arena.allocate_bytes(g.heads * stride * static_cast<int64_t>(sizeof(Sum))));
+    const ops::BucketTable buckets(args.buckets);
+    for (int64_t d = 0; d < distances; ++d) bucket[d] = static_cast<int32_t>(buckets.of(d - (g.queries - 1) - args.query_offset));
+    const auto spread = [&]<class T>(const T* table, int64_t ld) {
+        for (int64_t h = 0; h < g.heads; ++h) {
+            Sum* head = values + h * stride;
+            for (int64_t d = 0; d < distances; ++d) head[d] = static_cast<Sum>(table[bucket[d] * ld + h]);
+            std::fill(head + distances, head + stride, Sum{0});
+        }
+    };
+    if (args.bias_table.dtype == DType::bf16) spread(args.bias_table.as<bf16>(), args.bias_table.ld);
+    else spread(args.bias_table.as<Sum>(), args.bias_table.ld);
+}
+
+// ---- scores and dropout of a strip ----------------------------------------------------------------------------------------------------
+
+/// Turns products q k^T of query i with keys [j0, j0 + n) into scores: scale, bias, -infinity for what it does not see, n padded to whole vectors.
+template <class Sum>
+inline void finish_scores(Sum* scores, int64_t n, int64_t visible, Sum scale, const Sum* bias) {
+    if (bias) {
+        for (int64_t j = 0; j < n; ++j) scores[j] = scores[j] * scale + bias[j];
+    } else if (scale != 1) {
+        for (int64_t j = 0; j < n; ++j) scores[j] *= scale;
+    }
+    for (int64_t j = visible; j < n; ++j) scores[j] = -INFINITY;
+}
+
+/// Random bits of the probabilities of a strip: rows of 16-bit numbers.
+class StripDropout {
+public:
+    static constexpr int64_t bits_needed = strip_rows * key_tile + key_tile;
+
+    StripDropout(const Dropout& dropout, uint16_t* bits) : dropout_(dropout), bits_(bits) {}
+    bool active() const { return dropout_.active(); }
+    /// Rows [i, i + rows) of the [queries, keys] matrix number `matrix`, columns [j0, j0 + n). Rows that fit in a tile are drawn in one run.
+    void draw(const Geometry& g, int64_t matrix, int64_t i, int64_t rows, int64_t j0, int64_t n) {
+        const uint64_t first = dropout_.first + static_cast<uint64_t>((matrix * g.queries + i) * g.keys + j0);
+        if (g.keys <= key_tile) {
+            stride_ = g.keys;
+            fill_random_bits16(dropout_.key, first, rows * g.keys, bits_);
+        } else {
+            stride_ = key_tile;
+            for (int64_t r = 0; r < rows; ++r) fill_random_bits16(dropout_.key, first + static_cast<uint64_t>(r * g.keys), n, bits_ + r * stride_);
+        }
+    }
+    /// A function of the column: the factors of row r.
+    template <class Sum>
+    auto factors(int64_t r) const {
+        return [bits = bits_ + r * stride_, threshold = dropout_.threshold, kept = static_cast<Sum>(dropout_.scale)](int64_t j) {
+            return bits[j] < threshold ? Sum{0} : kept;
+        };
+    }
+
+private:
+    Dropout dropout_;
+    uint16_t* bits_;
+    int64_t stride_ = 0;
+};
+
+}  // namespace flanmoe::cpu::packed
