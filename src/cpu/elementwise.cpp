@@ -1,0 +1,115 @@
+// Operations over whole tensors: flat loops divided among threads, all bound by memory but those that draw random numbers.
+//
+// sum_of_squares: blocks of fixed length, added in order; inside a block eight sums in double, so finite floats cannot overflow them.
+#include "ops/elementwise.hpp"
+
+#include "core/parallel.hpp"
+#include "cpu/philox.hpp"
+#include "cpu/vector_math.hpp"
+#include "ops/run.hpp"
+
+namespace flanmoe::cpu {
+
+namespace {
+
+constexpr int64_t elements_per_thread = 16384;  ///< least work worth waking a thread for
+constexpr int64_t piece = 512;                  ///< elements that are widened into a buffer at a time
+
+// Calls body(i, n) for pieces [i, i + n) of [0, count), divided among threads.
+template <class Body>
+void for_pieces(int64_t count, Body&& body) {
+    parallel_for((count + piece - 1) / piece, elements_per_thread / piece, [&](int64_t begin, int64_t end) {
+        for (int64_t p = begin; p < end; ++p) body(p * piece, std::min(piece, count - p * piece));
+    });
+}
+
+// The type in which two types meet: double if either is.
+template <class From, class To>
+using common_t = std::conditional_t<std::is_same_v<From, double> || std::is_same_v<To, double>, double, float>;
+
+template <class Body>
+void with_types(DType from, DType to, Body&& body) {
+    ops::with_type(from, [&]<class From>() { ops::with_type(to, [&]<class To>() { body.template operator()<From, To>(); }); });
+}
+
+}  // namespace
+
+void dropout(Context&, const ops::DropoutArgs& args) {
+    ops::with_type(args.in.dtype, [&]<class T>() {
+        const T* const in = args.in.as<T>();
+        T* const out = args.out.as<T>();
+        for_pieces(args.in.elements(), [&](int64_t i, int64_t n) {
+            accumulate_t<T> x[piece];
+            load_row(in + i, x, n);
+            multiply_dropout(args.dropout, static_cast<uint64_t>(i), n, x);
+            store_row(x, out + i, n);
+        });
+    });
+}
+
+void cast(Context&, const Tensor& from, const Tensor& to) {
+    with_types(from.dtype, to.dtype, [&]<class From, class To>() {
+        const From* const source = from.as<From>();
+        To* const target = to.as<To>();
+        parallel_for(from.elements(), elements_per_thread, [&](int64_t begin, int64_t end) {
+#pragma GCC ivdep
+            for (int64_t i = begin; i < end; ++i) target[i] = static_cast<To>(source[i]);
+        });
+    });
+}
+
+void add(Context&, const Tensor& from, const Tensor& to) {
+    with_types(from.dtype, to.dtype, [&]<class From, class To>() {
+        using C = common_t<From, To>;
+        const From* const source = from.as<From>();
+        To* const target = to.as<To>();
+        parallel_for(from.elements(), elements_per_thread, [&](int64_t begin, int64_t end) {
+#pragma GCC ivdep
+            for (int64_t i = begin; i < end; ++i) target[i] = static_cast<To>(static_cast<C>(target[i]) + static_cast<C>(source[i]));
+        });
+    });
+}
+
+void scale(Context&, const Tensor& values, double factor) {
+    ops::with_type(values.dtype, [&]<class T>() {
+        using A = accumulate_t<T>;
+        T* const x = values.as<T>();
+        const A f = static_cast<A>(factor);
+        parallel_for(values.elements(), elements_per_thread, [&](int64_t begin, int64_t end) {
+#pragma GCC ivdep
+            for (int64_t i = begin; i < end; ++i) x[i] = static_cast<T>(static_cast<A>(x[i]) * f);
+        });
+    });
+}
+
+double sum_of_squares(Context&, const Tensor& values) {
+    return ops::with_type(values.dtype, [&]<class T>() {
+        const T* const x = values.as<T>();
+        return ordered_sum<double>(values.elements(), elements_per_thread, [&](int64_t begin, int64_t end) {
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = begin; i < end; ++i) {
+                const double v = static_cast<double>(static_cast<accumulate_t<T>>(x[i]));
+                sum += v * v;
+            }
+            return sum;
+        });
+    });
+}
+
+void jitter(Context&, const ops::JitterArgs& args) {
+    with_types(args.in.dtype, args.out.dtype, [&]<class From, class To>() {
+        using C = common_t<From, To>;
+        const From* const in = args.in.as<From>();
+        To* const out = args.out.as<To>();
+        const C low = static_cast<C>(1 - args.epsilon), width = static_cast<C>(2 * args.epsilon);
+        for_pieces(args.in.elements(), [&](int64_t i, int64_t n) {
+            float u[piece];
+            fill_uniform(args.key, args.first + static_cast<uint64_t>(i), n, u);
+#pragma GCC ivdep
+            for (int64_t j = 0; j < n; ++j) out[i + j] = static_cast<To>(static_cast<C>(in[i + j]) * (low + width * static_cast<C>(u[j])));
+        });
+    });
+}
+
+}  // namespace flanmoe::cpu

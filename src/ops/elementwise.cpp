@@ -1,0 +1,59 @@
+#include "ops/elementwise.hpp"
+
+#include "ops/run.hpp"
+
+namespace flanmoe::cpu {
+void dropout(Context&, const ops::DropoutArgs&);
+void cast(Context&, const Tensor&, const Tensor&);
+void add(Context&, const Tensor&, const Tensor&);
+void scale(Context&, const Tensor&, double);
+double sum_of_squares(Context&, const Tensor&);
+void jitter(Context&, const ops::JitterArgs&);
+}  // namespace flanmoe::cpu
+
+namespace flanmoe::ops {
+
+namespace {
+
+bool is_flat(const Tensor& tensor) { return is_float(tensor.dtype) && is_vector(tensor, tensor.dtype, tensor.elements()); }
+
+void check_pair(const Tensor& from, const Tensor& to) {
+    require(is_flat(from) && is_flat(to) && from.elements() == to.elements(), "two compact floating tensors of as many elements");
+}
+
+}  // namespace
+
+void dropout(Context& context, const DropoutArgs& args) {
+    check_pair(args.in, args.out);
+    require(args.in.dtype == args.out.dtype, "dropout's output of its input's type");
+    dispatch(context, [&] { cpu::dropout(context, args); });
+}
+
+void cast(Context& context, const Tensor& from, const Tensor& to) {
+    check_pair(from, to);
+    dispatch(context, [&] { cpu::cast(context, from, to); });
+}
+
+void add(Context& context, const Tensor& from, const Tensor& to) {
+    check_pair(from, to);
+    dispatch(context, [&] { cpu::add(context, from, to); });
+}
+
+void scale(Context& context, const Tensor& values, double factor) {
+    require(is_flat(values), "a compact floating tensor");
+    dispatch(context, [&] { cpu::scale(context, values, factor); });
+}
+
+double sum_of_squares(Context& context, const Tensor& values) {
+    require(is_flat(values), "a compact floating tensor");
+    double sum = 0;
+    dispatch(context, [&] { sum = cpu::sum_of_squares(context, values); });
+    return sum;
+}
+
+void jitter(Context& context, const JitterArgs& args) {
+    check_pair(args.in, args.out);
+    dispatch(context, [&] { cpu::jitter(context, args); });
+}
+
+}  // namespace flanmoe::ops
