@@ -10,7 +10,7 @@ namespace flanmoe {
 
 namespace {
 
-constexpr int64_t most = int64_t{1} << 31;  // of any size in a config: above it is no model but damage
+constexpr int64_t most = int64_t{1} << 22;  // of any size in a config: what is above is no model but damage
 
 constexpr int64_t no_drops = 1'000'000;  // an expert_capacity with which nothing is dropped
 
@@ -130,7 +130,7 @@ void read_stack(const JsonReader& reader, const char* key, int64_t depth, std::v
 void read_ours(const JsonReader& reader, ModelConfig& c) {
     c.attention_dropout = reader.number("attention_dropout_rate", 0, 1, -1);
     c.init_scale = reader.number("init_scale", 0, 1e6, c.init_scale);
-    c.experts = reader.integer("num_experts", 0, most, c.experts);
+    c.experts = reader.integer("num_experts", 0, 65536, c.experts);
     read_projection(reader, "expert_feed_forward_proj", c.expert_activation, c.expert_gated);
     c.expert_d_ff = reader.integer("expert_d_ff", 0, most, c.expert_d_ff);
     c.expert_dropout = reader.number("expert_dropout_rate", 0, 1, -1);
@@ -149,9 +149,9 @@ void read_t5_keys(const JsonReader& reader, ModelConfig& c) {
     c.d_ff = reader.integer("d_ff", 1, most);
     c.heads = reader.integer("num_heads", 1, most);
     c.encoder_decoder = reader.boolean("is_encoder_decoder", true);
-    const int64_t layers = reader.integer("num_layers", 1, 100000);
+    const int64_t layers = reader.integer("num_layers", 1, 10000);
     c.encoder_layers = c.encoder_decoder ? layers : 0;
-    c.decoder_layers = c.encoder_decoder ? reader.integer("num_decoder_layers", 1, 100000, layers) : layers;
+    c.decoder_layers = c.encoder_decoder ? reader.integer("num_decoder_layers", 1, 10000, layers) : layers;
     c.buckets = reader.integer("relative_attention_num_buckets", 2, 65536, 32);
     c.max_distance = reader.integer("relative_attention_max_distance", 1, most, 128);
     c.dropout = reader.number("dropout_rate", 0, 1, 0.1);
@@ -172,7 +172,7 @@ void read_switch_keys(const JsonReader& reader, ModelConfig& c) {
     c.activation = activation_of(reader, "dense_act_fn", reader.text("dense_act_fn", "relu"));
     c.gated = false;
     c.expert_activation = c.activation, c.expert_gated = false;
-    c.experts = reader.integer("num_experts", 1, most, 8);
+    c.experts = reader.integer("num_experts", 1, 65536, 8);
     const auto sparse = [&](const char* count_key, const char* step_key, int64_t layers) {
         const int64_t count = reader.integer(count_key, 0, layers, std::min<int64_t>(3, layers));
         const int64_t step = reader.integer(step_key, 0, most, count > 0 ? layers / count : layers);  // without sparse layers the class takes the depth, too
