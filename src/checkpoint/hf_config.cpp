@@ -76,7 +76,7 @@ bool fits_switch(const ModelConfig& c) {
 }
 
 bool fits_t5(const ModelConfig& c) {
-    return c.encoder_decoder && c.experts == 0 && !c.bias_per_layer && c.tied == c.scale_outputs && !(c.gated && c.activation == Activation::gelu_erf);
+    return c.encoder_decoder && c.experts == 0 && !c.bias_per_layer && !c.flanmoe_layout && c.tied == c.scale_outputs && !(c.gated && c.activation == Activation::gelu_erf);
 }
 
 // The integer capacity of a row for the Switch class.
@@ -185,7 +185,7 @@ void read_switch_keys(const JsonReader& reader, ModelConfig& c) {
     routing.route_padding = true;
     routing.jitter = reader.number("router_jitter_noise", 0, 1, 0.01);
     c.decoder_routing = routing;
-    if (c.encoder_sparse.empty() && c.decoder_sparse.empty()) c.experts = 0;
+    if (c.encoder_sparse.empty() && c.decoder_sparse.empty()) c.experts = 0, c.flanmoe_layout = true;  // dense, with the tensor names of Switch
 }
 
 // A config of model type t5 or switch_transformers that we wrote holds the whole truth in its sub-object, as long as both agree on the layers.
@@ -207,8 +207,9 @@ void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
                  "is_encoder_decoder", "relative_attention_num_buckets", "relative_attention_max_distance", "dropout_rate", "layer_norm_epsilon", "initializer_factor",
                  "pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id", "tie_word_embeddings", "scale_decoder_outputs", "use_cache", "torch_dtype", "dtype",
                  "transformers_version", "_name_or_path", "auto_map", "attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff",
-                 "expert_dropout_rate", "moe_extra_ffn", "relative_attention_per_layer", "encoder_moe", "decoder_moe"});
+                 "expert_dropout_rate", "moe_extra_ffn", "relative_attention_per_layer", "encoder_moe", "decoder_moe", "flanmoe_layout"});
     read_ours(reader, c);
+    c.flanmoe_layout = reader.boolean("flanmoe_layout", c.experts == 0 && c.encoder_decoder && !c.bias_per_layer);
 }
 
 }  // namespace
@@ -271,6 +272,7 @@ std::string write_hf_config(const ModelConfig& c, DType weights, int64_t row_tok
         json["router_ignore_padding_tokens"] = false;
     }
     write_ours(layout == HfLayout::flanmoe ? json : json["flanmoe"], c);
+    if (layout == HfLayout::flanmoe) json["flanmoe_layout"] = c.flanmoe_layout;
     return json.dump(2) + "\n";
 }
 
