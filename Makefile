@@ -14,7 +14,7 @@ BUILD := build
 MODE := -O3
 endif
 
-CXXFLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-missing-field-initializers -Isrc -MMD -MP
+CXXFLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-restrict -Wno-missing-field-initializers -Isrc -MMD -MP
 LIBS := -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz
 
 SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))
@@ -24,11 +24,16 @@ TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
 
 all: $(BUILD)/flanmoe
 
-$(BUILD)/flanmoe: $(BUILD)/src/main.o $(OBJECTS)
+$(BUILD)/flanmoe: $(BUILD)/src/main.o $(BUILD)/flanmoe.a
 	$(CXX) $(CXXFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/flanmoe-test: $(TEST_OBJECTS) $(OBJECTS)
+$(BUILD)/flanmoe-test: $(TEST_OBJECTS) $(BUILD)/flanmoe.a
 	$(CXX) $(CXXFLAGS) -o $@ $^ $(LIBS)
+
+# A thin archive: only what a program uses is linked.
+$(BUILD)/flanmoe.a: $(OBJECTS)
+	@rm -f $@
+	ar rcsT $@ $^
 
 $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)

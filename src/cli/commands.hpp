@@ -10,6 +10,8 @@ class App;
 
 namespace flanmoe::cli {
 
+void add_config(CLI::App& program);
+
 /// Parses the command line, runs the chosen subcommand and returns the exit code; errors become one line on standard error.
 int run(CLI::App& program, int argc, char** argv);
 

@@ -99,10 +99,12 @@ void validate(const Config& config);
 std::string to_toml(const Config& config);
 /// Every option with type, range, default and help, for `flanmoe config --options` and the documentation.
 std::string option_reference();
-/// Keys whose values differ, in the order of the table, each as "key: old -> new".
+/// A key whose value differs; may_change: a run directory may go on with it.
 struct Difference {
-    std::string key, old_value, new_value;
+    std::string key, old_value, new_value;  ///< values as TOML
+    bool may_change = false;
 };
+/// All of them, in the order of the table.
 std::vector<Difference> differences(const Config& before, const Config& after);
 
 }  // namespace flanmoe

@@ -1,0 +1,29 @@
+// `flanmoe config`: what a set of files and settings means, and which options there are.
+#include "cli/commands.hpp"
+#include "cli/config_arguments.hpp"
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+namespace flanmoe::cli {
+
+void ConfigArguments::add_to(CLI::App* command) {
+    command->add_option("files", files, "TOML files, merged left to right")->type_name("FILE");
+    // One value a flag, so that a file may follow it.
+    command->add_option("--set", settings, "one option, over all files: section.key=value (repeatable)")->type_name("KEY=VALUE")->expected(1)->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+Config ConfigArguments::load() const { return load_config({files.begin(), files.end()}, settings); }
+
+void add_config(CLI::App& program) {
+    auto arguments = std::make_shared<ConfigArguments>();
+    auto list = std::make_shared<bool>(false);
+    CLI::App* command = program.add_subcommand("config", "Check config files and print every option they lead to; --options describes all options");
+    arguments->add_to(command);
+    command->add_flag("--options", *list, "print every option with type, default and meaning");
+    command->footer("Example:\n  flanmoe config configs/model/toy.toml --set train.steps=100");
+    command->callback([arguments, list] { fmt::print("{}", *list ? option_reference() : to_toml(arguments->load())); });
+}
+
+}  // namespace flanmoe::cli

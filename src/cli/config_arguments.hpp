@@ -1,0 +1,20 @@
+// The arguments of every command that takes a config: TOML files and `--set`.
+#pragma once
+
+#include "config/config.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace flanmoe::cli {
+
+struct ConfigArguments {
+    std::vector<std::string> files, settings;
+
+    /// Adds the positional FILES and `--set`; this object must live as long as the app.
+    void add_to(CLI::App* command);
+    Config load() const;
+};
+
+}  // namespace flanmoe::cli

@@ -1,0 +1,264 @@
+// The table itself. A row: key, place, range, names, help.
+#include "config/options.hpp"
+
+#include <fmt/format.h>
+
+#include <type_traits>
+
+namespace flanmoe {
+
+namespace {
+
+/// Finds a member through a chain of pointers to members, e.g. at<&Config::train, &TrainConfig::steps>.
+template <auto... Members>
+Field at(Config& config) {
+    auto& member = (config.*....*Members);
+    if constexpr (std::is_enum_v<std::remove_reference_t<decltype(member)>>)
+        return reinterpret_cast<uint8_t*>(&member);
+    else
+        return &member;
+}
+
+template <auto Member>
+constexpr auto model = at<&Config::model, Member>;
+template <auto Member>
+constexpr auto data = at<&Config::data, Member>;
+template <auto Member>
+constexpr auto train = at<&Config::train, Member>;
+template <auto Member>
+constexpr auto optimizer = at<&Config::optimizer, Member>;
+template <auto Member>
+constexpr auto eval = at<&Config::eval, Member>;
+
+using M = ModelConfig;
+using D = DataConfig;
+using T = TrainConfig;
+using O = OptimizerConfig;
+using E = EvalConfig;
+using R = RoutingConfig;
+
+Range at_least(double low) { return {.low = low}; }
+Range above(double low) { return {.low = low, .open_low = true}; }
+Range within(double low, double high) { return {.low = low, .high = high}; }
+Range below(double low, double high) { return {.low = low, .high = high, .open_high = true}; }
+const Range any{};
+const Range probability{.low = 0, .high = 1, .open_high = true};
+const std::vector<std::string> no_names;
+const std::vector<std::string> activations = {"relu", "gelu_tanh", "gelu", "silu", "gated_relu", "gated_gelu", "gated_gelu_erf", "gated_silu"};
+const std::vector<std::string> routers = {"switch", "gshard", "top_k", "expert_choice", "st_moe"};
+
+void add_model(std::vector<Option>& rows) {
+    rows.insert(rows.end(), {
+        {"model.encoder_decoder", model<&M::encoder_decoder>, any, no_names, "encoder and decoder; false: a decoder-only stack"},
+        {"model.vocab_size", model<&M::vocab_size>, at_least(1), no_names, "rows of the embedding table, sentinels included"},
+        {"model.d_model", model<&M::d_model>, at_least(1), no_names, "width of the hidden states"},
+        {"model.d_kv", model<&M::d_kv>, at_least(1), no_names, "width of an attention head"},
+        {"model.heads", model<&M::heads>, at_least(1), no_names, "attention heads"},
+        {"model.d_ff", model<&M::d_ff>, at_least(1), no_names, "inner width of dense feed-forwards"},
+        {"model.encoder_layers", model<&M::encoder_layers>, at_least(0), no_names, "layers of the encoder; 0 for a decoder-only model"},
+        {"model.decoder_layers", model<&M::decoder_layers>, at_least(1), no_names, "layers of the decoder"},
+        {"model.activation", [](Config& c) -> Field { return ActivationField{&c.model.activation, &c.model.gated}; }, any, activations,
+         "of dense feed-forwards; relu in T5 v1.0, gated_gelu (tanh form) in v1.1; gelu is the erf form"},
+        {"model.tied", model<&M::tied>, any, no_names, "the output matrix is the embedding table (T5 v1.0)"},
+        {"model.scale_outputs", model<&M::scale_outputs>, any, no_names, "hidden states x d_model^-0.5 before the output matrix (T5 v1.0, Switch)"},
+        {"model.buckets", model<&M::buckets>, at_least(2), no_names, "relative position buckets"},
+        {"model.max_distance", model<&M::max_distance>, at_least(1), no_names, "distances from here on share the last bucket"},
+        {"model.bias_per_layer", model<&M::bias_per_layer>, any, no_names, "a relative position table in every layer instead of one a stack"},
+        {"model.norm_epsilon", model<&M::norm_epsilon>, above(0), no_names, "added to the mean square in RMS norms"},
+        {"model.dropout", model<&M::dropout>, probability, no_names, "dropout rate at T5's places"},
+        {"model.attention_dropout", model<&M::attention_dropout>, below(-1, 1), no_names, "on attention probabilities; -1: model.dropout"},
+        {"model.pad_id", model<&M::pad_id>, at_least(0), no_names, "token id of padding"},
+        {"model.eos_id", model<&M::eos_id>, at_least(0), no_names, "token id of the end mark"},
+        {"model.decoder_start_id", model<&M::decoder_start_id>, at_least(0), no_names, "token id that the decoder starts from"},
+        {"model.init_scale", model<&M::init_scale>, above(0), no_names, "variance scale of initial weights (0.1 in Switch and ST-MoE)"},
+    });
+}
+
+template <auto Member>
+constexpr auto in_encoder = at<&Config::model, &M::encoder_routing, Member>;
+template <auto Member>
+constexpr auto in_decoder = at<&Config::model, &M::decoder_routing, Member>;
+
+// One routing option: a row for both stacks under [moe], and one for each stack.
+template <auto Member>
+void add_routing(std::vector<Option>& both, std::vector<Option>& encoder, std::vector<Option>& decoder, const std::string& name, Range range,
+                 const std::vector<std::string>& names, const std::string& help) {
+    both.push_back({"moe." + name, in_encoder<Member>, range, names, help, in_decoder<Member>, true});
+    encoder.push_back({"moe.encoder." + name, in_encoder<Member>, range, names, "moe." + name + " of the encoder alone"});
+    decoder.push_back({"moe.decoder." + name, in_decoder<Member>, range, names, "moe." + name + " of the decoder alone"});
+}
+
+void add_moe(std::vector<Option>& rows) {
+    rows.insert(rows.end(), {
+        {"moe.experts", model<&M::experts>, at_least(0), no_names, "experts of a sparse layer; 0: a dense model, whatever else [moe] says"},
+        {"moe.expert_d_ff", model<&M::expert_d_ff>, at_least(0), no_names, "inner width of an expert; 0: model.d_ff"},
+        {"moe.activation", [](Config& c) -> Field { return ActivationField{&c.model.expert_activation, &c.model.expert_gated}; }, any, activations, "of experts"},
+        {"moe.expert_dropout", model<&M::expert_dropout>, below(-1, 1), no_names, "inside experts; -1: model.dropout"},
+        {"moe.extra_ffn", model<&M::extra_ffn>, any, no_names, "a dense feed-forward after each sparse one (ST-MoE)"},
+        {"moe.router", [](Config& c) -> Field { return PresetField{&c.model.encoder_routing, false}; }, any, routers,
+         "a named set of the routing options below, which still override it: switch (top-1, jitter 0.01), gshard (top-2, random second), top_k (top-2 as T5X), "
+         "st_moe (top-2, random second), expert_choice (encoder; top_k in the decoder)",
+         [](Config& c) -> Field { return PresetField{&c.model.decoder_routing, true}; }, true},
+        {"moe.every", [](Config& c) -> Field { return EveryField{&c.model.encoder_sparse, c.model.encoder_layers}; }, at_least(0), no_names,
+         "every n-th layer is sparse: layer i if i mod n = n - 1; 0: none", [](Config& c) -> Field { return EveryField{&c.model.decoder_sparse, c.model.decoder_layers}; },
+         true},
+    });
+    std::vector<Option> both, encoder, decoder;
+    encoder.push_back({"moe.encoder.layers", model<&M::encoder_sparse>, at_least(0), no_names, "sparse layers of the encoder, counted from 0; overrides moe.every"});
+    decoder.push_back({"moe.decoder.layers", model<&M::decoder_sparse>, at_least(0), no_names, "sparse layers of the decoder, counted from 0; overrides moe.every"});
+    const auto add = [&]<auto Member>(const std::string& name, Range range, const std::vector<std::string>& names, const std::string& help) {
+        add_routing<Member>(both, encoder, decoder, name, range, names, help);
+    };
+    const std::vector<std::string> policies = {"all", "none", "threshold", "random"};
+    add.operator()<&R::kind>("kind", any, {"token_choice", "expert_choice"}, "who chooses: tokens their experts, or experts their tokens");
+    add.operator()<&R::k>("k", at_least(1), no_names, "experts a token");
+    add.operator()<&R::normalize>("normalize", any, no_names, "gates divided by the sum of the token's k gates, before drops");
+    add.operator()<&R::prioritized>("prioritized", any, no_names, "tokens claim slots in order of their largest probability");
+    add.operator()<&R::density>("density", any, {"first", "any"}, "load in the balance loss: first choices, or any of the k");
+    add.operator()<&R::second_train>("second_train", any, policies, "choices after the first in training: always, never, gate > threshold, or draw < gate / threshold");
+    add.operator()<&R::second_eval>("second_eval", any, policies, "the same in evaluation");
+    add.operator()<&R::second_threshold>("second_threshold", within(0, 1), no_names, "threshold of the two options above");
+    add.operator()<&R::capacity>("capacity", at_least(0), no_names, "fixed slots of an expert in a group; 0: from the factors");
+    add.operator()<&R::capacity_factor>("capacity_factor", above(0), no_names, "training: slots = max(min_capacity, round(factor x real tokens / experts))");
+    add.operator()<&R::eval_capacity_factor>("eval_capacity_factor", above(0), no_names, "the same in evaluation");
+    add.operator()<&R::min_capacity>("min_capacity", at_least(0), no_names, "least slots of an expert in a group");
+    add.operator()<&R::dropless>("dropless", any, no_names, "no capacity at all");
+    add.operator()<&R::group_rows>("group_rows", at_least(0), no_names, "rows of the batch that are routed together; 0: the whole batch");
+    add.operator()<&R::route_padding>("route_padding", any, no_names, "padding is routed and takes slots (imported models)");
+    add.operator()<&R::jitter>("jitter", probability, no_names, "training: router input x uniform(1 - jitter, 1 + jitter)");
+    for (std::vector<Option>* part : {&both, &encoder, &decoder}) rows.insert(rows.end(), part->begin(), part->end());
+}
+
+void add_data(std::vector<Option>& rows) {
+    rows.insert(rows.end(), {
+        {"data.objective", data<&D::objective>, any, {"span_corruption", "prefix_lm", "instruct"}, "what is trained on the data; instruct reads JSONL, the others token shards"},
+        {"data.train", data<&D::train>, any, no_names, "token shard folders, or JSONL files and folders of them"},
+        {"data.validation", data<&D::validation>, any, no_names, "the same for validation; empty: none"},
+        {"data.weights", data<&D::weights>, above(0), no_names, "share of each entry of data.train; empty: in proportion to size"},
+        {"data.cap", data<&D::cap>, at_least(0), no_names, "instruct: examples of a source in an epoch; 0: all"},
+        {"data.tokenizer", data<&D::tokenizer>, any, no_names, "spiece.model, or a folder that holds it"},
+        {"data.sentinels", data<&D::sentinels>, at_least(0), no_names, "<extra_id_k> pieces after the vocabulary"},
+        {"data.inputs_keys", data<&D::inputs_keys>, any, no_names, "JSONL field of the input; the first that a line has"},
+        {"data.targets_keys", data<&D::targets_keys>, any, no_names, "JSONL field of the target; the first that a line has"},
+        {"data.options_key", data<&D::options_key>, any, no_names, "JSONL field of the answers to choose from"},
+        {"data.task_key", data<&D::task_key>, any, no_names, "JSONL field of the task's name"},
+        {"data.remove_suffix", data<&D::remove_suffix>, any, no_names, "cut from the end of every target that ends so"},
+        {"data.malformed", data<&D::malformed>, any, {"fail", "skip"}, "malformed line: stop with file and line, or skip and count it"},
+        {"data.truncation", data<&D::truncation>, any, {"keep_start", "keep_end", "drop"}, "inputs that are too long"},
+        {"data.encoder_length", data<&D::encoder_length>, at_least(0), no_names, "tokens of an encoder row, end mark included; 0 for decoder-only models"},
+        {"data.decoder_length", data<&D::decoder_length>, at_least(0), no_names, "tokens of a decoder row; 0: from encoder_length (not for instruct)"},
+        {"data.noise_density", data<&D::noise_density>, {.low = 0, .high = 1, .open_low = true, .open_high = true}, no_names, "span corruption: share of masked tokens"},
+        {"data.mean_span", data<&D::mean_span>, at_least(1), no_names, "span corruption: mean length of a masked span"},
+        {"data.packing", data<&D::packing>, any, no_names, "instruct: several examples a row"},
+        {"data.pad_multiple", data<&D::pad_multiple>, at_least(1), no_names, "without packing, rows are padded to a multiple of this"},
+        {"data.batch_rows", data<&D::batch_rows>, at_least(1), no_names, "rows of an optimizer step"},
+        {"data.micro_batch_rows", data<&D::micro_batch_rows>, at_least(0), no_names, "rows of a micro-batch; divides batch_rows; 0: batch_rows"},
+        {"data.validation_rows", data<&D::validation_rows>, at_least(0), no_names, "rows of a validation batch; 0: rows of a micro-batch", nullptr, false, true},
+        {"data.validation_batches", data<&D::validation_batches>, at_least(1), no_names, "validation batches at most", nullptr, false, true},
+        {"data.shuffle", data<&D::shuffle>, any, no_names, "shuffle the examples of an epoch"},
+        {"data.seed", data<&D::seed>, at_least(0), no_names, "of shuffling, masking and mixing"},
+        {"data.prefetch", data<&D::prefetch>, at_least(0), no_names, "steps prepared ahead in the background", nullptr, false, true},
+    });
+}
+
+// A row whose value may change when a run goes on.
+Option changeable(Option row) {
+    row.may_change = true;
+    return row;
+}
+
+void add_train(std::vector<Option>& rows) {
+    const std::vector<std::string> policies = {"skip", "rollback", "stop"};
+    rows.insert(rows.end(), {
+        {"train.stage", train<&T::stage>, any, {"pretrain", "instruct", "finetune"}, "name of the stage, kept in checkpoints and reports"},
+        changeable({"train.steps", train<&T::steps>, at_least(1), no_names, "optimizer steps of the stage; schedules end there"}),
+        changeable({"train.max_steps", train<&T::max_steps>, at_least(0), no_names, "save and stop this invocation (exit 75) after so many steps; 0: no limit"}),
+        changeable({"train.max_minutes", train<&T::max_minutes>, at_least(0), no_names, "save and stop this invocation (exit 75) after so many minutes; 0: no limit"}),
+        {"train.seed", train<&T::seed>, at_least(0), no_names, "of initial weights, dropout and jitter"},
+        {"train.dtype", train<&T::dtype>, any, {"f32", "bf16"}, "of activations and matrix products; master weights are f32"},
+        changeable({"train.threads", train<&T::threads>, at_least(0), no_names, "threads; 0: one a core"}),
+        {"train.start_from", train<&T::start_from>, any, no_names, "checkpoint whose weights a fresh run starts from"},
+        {"train.reset_optimizer", train<&T::reset_optimizer>, any, no_names, "with start_from: start with fresh optimizer state"},
+        {"train.gradient_clip", train<&T::gradient_clip>, at_least(0), no_names, "largest global gradient norm; 0: no limit"},
+        {"train.balance_loss", train<&T::balance_loss>, at_least(0), no_names, "coefficient of the balance loss"},
+        {"train.router_z_loss", train<&T::router_z_loss>, at_least(0), no_names, "coefficient of the router's z-loss"},
+        {"train.output_z_loss", train<&T::output_z_loss>, at_least(0), no_names, "coefficient of the output's z-loss"},
+        changeable({"train.non_finite", train<&T::non_finite>, any, policies, "a loss or gradient that is not finite: skip the step, go back to the last checkpoint, or stop"}),
+        changeable({"train.spike", train<&T::spike>, any, policies, "the same for a spike of the loss"}),
+        changeable({"train.spike_factor", train<&T::spike_factor>, at_least(0), no_names, "a spike is a loss above this x its running mean; 0: not watched"}),
+        changeable({"train.max_skips", train<&T::max_skips>, at_least(1), no_names, "skipped steps in a row that stop the run (exit 78)"}),
+        changeable({"train.max_rollbacks", train<&T::max_rollbacks>, at_least(1), no_names, "rollbacks that stop the run (exit 78)"}),
+        changeable({"train.log_every", train<&T::log_every>, at_least(1), no_names, "steps between two lines of metrics"}),
+        changeable({"train.save_every", train<&T::save_every>, at_least(0), no_names, "steps between two checkpoints; 0: only at the end"}),
+        changeable({"train.save_minutes", train<&T::save_minutes>, at_least(0), no_names, "minutes after which a checkpoint is due too; 0: never"}),
+        changeable({"train.keep_last", train<&T::keep_last>, at_least(1), no_names, "newest checkpoints that are kept"}),
+        changeable({"train.keep_every", train<&T::keep_every>, at_least(0), no_names, "checkpoints at multiples of so many steps are kept; 0: none"}),
+        changeable({"train.shard_gigabytes", train<&T::shard_gigabytes>, above(0), no_names, "largest safetensors file of a checkpoint"}),
+        changeable({"train.tensorboard", train<&T::tensorboard>, any, no_names, "write TensorBoard event files"}),
+    });
+}
+
+void add_optimizer(std::vector<Option>& rows) {
+    rows.insert(rows.end(), {
+        {"optimizer.kind", optimizer<&O::kind>, any, {"adafactor", "adamw"}, "the update rule"},
+        {"optimizer.learning_rate", optimizer<&O::learning_rate>, above(0), no_names, "peak rate; relative to the parameter's RMS under scale_by_parameter"},
+        {"optimizer.schedule", optimizer<&O::schedule>, any, {"constant", "inverse_sqrt", "linear", "cosine"},
+         "constant; learning_rate / sqrt(max(step, warmup_steps)); straight line or half cosine to final_fraction at train.steps"},
+        {"optimizer.warmup_steps", optimizer<&O::warmup_steps>, at_least(0), no_names, "linear ramp from 0; inverse_sqrt: constant so long"},
+        {"optimizer.final_fraction", optimizer<&O::final_fraction>, within(0, 1), no_names, "linear, cosine: last rate / learning_rate"},
+        {"optimizer.beta1", optimizer<&O::beta1>, probability, no_names, "adamw: decay of the first moment"},
+        {"optimizer.beta2", optimizer<&O::beta2>, probability, no_names, "adamw: decay of the second moment"},
+        {"optimizer.epsilon", optimizer<&O::epsilon>, above(0), no_names, "adamw: added outside the root"},
+        {"optimizer.weight_decay", optimizer<&O::weight_decay>, at_least(0), no_names, "adamw: decoupled, weight matrices only"},
+        {"optimizer.clipping_threshold", optimizer<&O::clipping_threshold>, at_least(0), no_names, "adafactor: largest RMS of an update; 0: no limit"},
+        {"optimizer.scale_by_parameter", optimizer<&O::scale_by_parameter>, any, no_names, "adafactor: step relative to the parameter's RMS"},
+        {"optimizer.factored", optimizer<&O::factored>, any, no_names, "adafactor: second moments as row and column means"},
+        {"optimizer.min_factored", optimizer<&O::min_factored>, at_least(1), no_names, "adafactor: both dimensions of a factored matrix are at least so large"},
+        {"optimizer.decay_exponent", optimizer<&O::decay_exponent>, above(0), no_names, "adafactor: decay at step t is 1 - (t+1)^-decay_exponent"},
+        {"optimizer.squared_epsilon", optimizer<&O::squared_epsilon>, above(0), no_names, "adafactor: added to squared gradients"},
+        {"optimizer.minimum_scale", optimizer<&O::minimum_scale>, above(0), no_names, "adafactor: least RMS of a parameter in the relative step"},
+    });
+}
+
+void add_eval(std::vector<Option>& rows) {
+    rows.insert(rows.end(), {
+        changeable({"eval.every", eval<&E::every>, at_least(0), no_names, "steps between validations; 0: only at the end"}),
+        {"eval.metric", eval<&E::metric>, any, {"loss", "exact_match", "f1", "rouge_l"}, "what best and early stopping mean; all but loss generate"},
+        {"eval.samples", eval<&E::samples>, at_least(0), no_names, "answers generated in a validation; 0: none"},
+        changeable({"eval.patience", eval<&E::patience>, at_least(0), no_names, "validations without improvement that end the run; 0: no early stopping"}),
+        changeable({"eval.min_delta", eval<&E::min_delta>, at_least(0), no_names, "least improvement that counts"}),
+        changeable({"eval.keep_best", eval<&E::keep_best>, any, no_names, "keep the best checkpoint"}),
+        changeable({"eval.load_best", eval<&E::load_best>, any, no_names, "the final checkpoint holds the best weights instead of the last"}),
+    });
+}
+
+}  // namespace
+
+const std::vector<Option>& options() {
+    static const std::vector<Option> rows = [] {
+        std::vector<Option> all;
+        add_model(all);
+        add_moe(all);
+        add_data(all);
+        add_train(all);
+        add_optimizer(all);
+        add_eval(all);
+        return all;
+    }();
+    return rows;
+}
+
+const Option* find_option(const std::string& key) {
+    for (const Option& option : options())
+        if (option.key == key) return &option;
+    return nullptr;
+}
+
+std::string Range::text() const {
+    const bool lower = low > -std::numeric_limits<double>::infinity(), upper = high < std::numeric_limits<double>::infinity();
+    if (lower && upper) return fmt::format("in {}{}, {}{}", open_low ? "(" : "[", low, high, open_high ? ")" : "]");
+    if (lower) return fmt::format("{} {}", open_low ? "above" : "at least", low);
+    return fmt::format("{} {}", open_high ? "below" : "at most", high);
+}
+
+}  // namespace flanmoe
