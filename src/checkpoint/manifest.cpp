@@ -15,6 +15,15 @@ constexpr int64_t format_version = 1;
 constexpr const char* manifest_name = "manifest.json";
 constexpr int64_t manifest_limit = int64_t{64} << 20;
 
+const std::string no_hash(32, '0');
+
+// The manifest's own hash is that of its text with zeros in place of the hash.
+std::string own_hash(std::string text, const std::string& stated) {
+    const size_t at = text.rfind(stated);
+    if (stated.size() != no_hash.size() || at == std::string::npos) return "";
+    return hash_bytes(text.replace(at, stated.size(), no_hash));
+}
+
 // A plain name, or one inside training/.
 bool inside(std::string name) {
     if (name.starts_with("training/")) name = name.substr(9);
@@ -39,7 +48,10 @@ int64_t write_manifest(const fs::path& directory, int64_t step, const FileHashes
         total += bytes;
         json["files"][name] = {{"bytes", bytes}, {"xxh3_128", hash}};
     }
-    write_hashed(directory / manifest_name, json.dump(2) + "\n");
+    json["manifest_xxh3_128"] = no_hash;
+    std::string text = json.dump(2) + "\n";
+    text.replace(text.rfind(no_hash), no_hash.size(), hash_bytes(text));
+    write_hashed(directory / manifest_name, text);
     return total;
 }
 
@@ -47,12 +59,15 @@ Manifest read_manifest(const fs::path& directory) {
     const fs::path path = directory / manifest_name;
     const std::string where = path.string();
     if (!fs::exists(path)) fail(Exit::bad_checkpoint, "{} has no {}, so it was never completed; use another checkpoint", directory.string(), manifest_name);
-    const Json json = parse_json_object(read_file(path, manifest_limit), where);
+    const std::string text = read_file(path, manifest_limit);
+    const Json json = parse_json_object(text, where);
     const JsonReader reader(json, where);
     Manifest manifest;
     if (reader.text("format", "") != "flanmoe checkpoint") reader.refuse("format", "is not that of a checkpoint", "use another checkpoint");
     manifest.version = reader.integer("version", 1, int64_t{1} << 30);
     if (manifest.version > format_version) reader.refuse("version", fmt::format("is {}", manifest.version), fmt::format("this program reads up to {}: use a newer one", format_version));
+    const std::string stated = reader.text("manifest_xxh3_128", "");
+    if (stated.empty() || own_hash(text, stated) != stated) reader.refuse("manifest_xxh3_128", "is not the hash of the file: it has changed", "use another checkpoint");
     manifest.step = reader.integer("step", 0, int64_t{1} << 60);
     if (!reader.has("files")) reader.refuse("files", "is missing", "use another checkpoint");
     reader.object("files");
