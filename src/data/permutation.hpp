@@ -9,6 +9,7 @@
 
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace flanmoe {
@@ -19,7 +20,7 @@ public:
     Permutation(uint64_t count, const RandomKey& key) : count_(count) {
         const int bits = count > 1 ? std::bit_width(count - 1) : 1;
         half_ = bits <= 8 ? 4 : (bits + 1) / 2;
-        for (size_t round = 0; round < keys_.size(); ++round)
+        for (std::size_t round = 0; round < keys_.size(); ++round)
             keys_[round] = uint64_t{random_bits(key, 2 * round)} << 32 | random_bits(key, 2 * round + 1);
     }
 

@@ -1,0 +1,56 @@
+// Where training examples come from: token shards cut into windows (span corruption, prefix-LM), or JSONL tokenised into memory (instruct).
+//
+// A source has a fixed number of slots a pass; slot and pass determine the example completely, so that any example can be made at any time, in any
+// order, on any thread.
+#pragma once
+
+#include "data/data_config.hpp"
+#include "data/tokenizer.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace flanmoe {
+
+/// Token ids as they stand in a row: with the end mark, within the lengths of the config. Decoder-only models see inputs followed by targets.
+struct Example {
+    std::vector<int32_t> inputs, targets;
+};
+
+/// What a source found when it was opened, each example counted once.
+struct SourceCounts {
+    int64_t examples = 0;           ///< of JSONL; windows are not counted
+    int64_t tokens = 0;             ///< of all of it
+    int64_t truncated_inputs = 0, truncated_targets = 0;
+    int64_t dropped = 0;            ///< too long, by the rule `drop`
+    int64_t malformed = 0;          ///< lines skipped by policy
+    SourceCounts& operator+=(const SourceCounts& other);
+};
+
+class ExampleSource {
+public:
+    virtual ~ExampleSource() = default;
+    /// Slots of one pass over the source, at least 1.
+    virtual int64_t size() const = 0;
+    /// Fills the example of a slot in pass number `pass`; false if the slot is too short to be an example.
+    virtual bool get(int64_t pass, int64_t slot, Example& example) const = 0;
+    /// Of the content and the settings that shape the examples.
+    virtual uint64_t hash() const = 0;
+    const SourceCounts& counts() const { return counts_; }
+
+protected:
+    SourceCounts counts_;
+};
+
+/// Fills in what a config leaves open and checks it against the vocabulary: decoder_length, micro_batch_rows, validation_rows. Exit::usage with field and remedy.
+DataConfig resolve_data_config(DataConfig config, const Tokenizer& tokenizer);
+
+/// Raw tokens of a window: as many as the lengths of a resolved config hold. Not for instruct.
+int64_t window_tokens(const DataConfig& config);
+
+/// Opens one entry of `train` or `validation` of a resolved config. `moving_windows`: windows begin at a random offset that differs from pass to pass.
+std::unique_ptr<ExampleSource> open_source(const std::string& path, const DataConfig& config, const Tokenizer& tokenizer, bool moving_windows);
+
+}  // namespace flanmoe
