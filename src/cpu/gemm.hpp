@@ -2,8 +2,9 @@
 //
 //   C[m, n] = op(A) op(B)  (+ C if accumulate)
 //
-// float and bf16 go to oneDNN (AVX-512 bf16 or AMX where the machine has them) through a cache of primitives keyed by shape; double to a small blocked
-// kernel of our own. Called inside a parallel region it stays on its thread; outside it uses all. Safe to call from many threads at once.
+// float and bf16 go to oneDNN (AVX-512 bf16 or AMX where the machine has them); double to a small blocked kernel of our own, whose results do not depend
+// on the number of threads. Called inside a parallel region it stays on its thread; outside it uses all. Safe to call from many threads at once.
+// The same call gives the same bits every time (for one number of threads and one instruction set).
 #pragma once
 
 #include "core/tensor.hpp"
@@ -20,6 +21,7 @@ struct Gemm {
     bool accumulate = false;
     DType in = DType::f32;   ///< f32, bf16 or f64
     DType out = DType::f32;  ///< = in; or f32 for bf16 inputs
+    bool any_shape = false;  ///< bf16: the shape will hardly come again (rows per expert): use the kernel that needs no preparation per shape
 };
 void gemm(const Gemm& product);
 
