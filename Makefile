@@ -35,6 +35,12 @@ $(BUILD)/flanmoe.a: $(OBJECTS)
 	@rm -f $@
 	ar rcsT $@ $^
 
+# The library that breaks file operations (test/faults/README.md) is loaded by tests and linked to nothing.
+$(BUILD)/flanmoe-test: | $(BUILD)/faults.so
+$(BUILD)/faults.so: test/faults/shim.cpp
+	@mkdir -p $(@D)
+	$(CXX) -std=c++20 -O1 -g -Wall -Wextra -Werror -shared -fPIC -o $@ $< -ldl
+
 $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(CXXFLAGS) -Itest -c -o $@ $<
