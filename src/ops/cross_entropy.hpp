@@ -4,8 +4,9 @@
 //   loss  = loss_scale * sum_n (nll_n + z_coefficient * lse_n^2)        over rows whose target is not `ignored` (-1)
 //   dlogits_nv = loss_scale * ((1 + 2 z lse_n) softmax_nv - [v = target])      (z-loss of T5X losses.py)
 //
-// Rows are worked on in chunks (about 16 MB of logits at a time), forward and, if d_hidden is given, backward at once: loss_scale (1 / target tokens
-// of the whole step) is known before the forward. Logits and sums in float (double for f64).
+// Rows that count are gathered and worked on in chunks (about 64 MB of logits at a time), forward and, if a gradient is asked for, backward at once:
+// loss_scale (1 / target tokens of the whole step) is known before the forward. Logits and sums in float (double for f64); dlogits are rounded to the
+// operands' type. Ignored rows cost nothing. Counts the products it makes in context.flops.
 #pragma once
 
 #include "core/context.hpp"
@@ -22,12 +23,13 @@ struct LinearCrossEntropyArgs {
     Tensor d_hidden;  ///< optional [N, D]: overwritten (zero rows where ignored)
     Tensor d_weight;  ///< optional [V, D] in the accumulation type: added to
     Tensor token_nll; ///< optional [N] in the accumulation type: nll per row, 0 where ignored
+    int64_t chunk_rows = 0;  ///< rows of a chunk; 0 = as above
 };
 struct CrossEntropySums {
     double nll = 0;       ///< sum of nll_n
     double z = 0;         ///< sum of lse_n^2
     int64_t tokens = 0;   ///< rows that count
-    int64_t correct = 0;  ///< of them, those whose largest logit is the target
+    int64_t correct = 0;  ///< of them, those whose largest logit (of equal ones the first) is the target
 };
 CrossEntropySums linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args);
 

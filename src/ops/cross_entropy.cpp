@@ -1,0 +1,27 @@
+// Argument checks and dispatch of the output layer with its loss.
+#include "ops/cross_entropy.hpp"
+
+#include "ops/run.hpp"
+
+namespace flanmoe::cpu {
+ops::CrossEntropySums linear_cross_entropy(Context& context, const ops::LinearCrossEntropyArgs& args);
+}
+
+namespace flanmoe::ops {
+
+CrossEntropySums linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args) {
+    const DType type = args.hidden.dtype;
+    const int64_t rows = args.targets.elements(), width = args.weight.cols(), vocabulary = args.weight.rows();
+    require(is_float(type), "hidden states of a floating type");
+    require(is_matrix(args.hidden, type, rows, width), "one hidden state a target, as wide as the output matrix");
+    require(is_matrix(args.weight, type, vocabulary, width), "an output matrix of the hidden states' type");
+    require(is_vector(args.targets, DType::i32, rows), "compact i32 targets");
+    require(!args.d_hidden || is_matrix(args.d_hidden, type, rows, width), "a gradient like the hidden states");
+    require(!args.d_weight || is_matrix(args.d_weight, accumulate_type(type), vocabulary, width), "a gradient like the output matrix, in the accumulation type");
+    require(!args.token_nll || is_vector(args.token_nll, accumulate_type(type), rows), "one loss a row, in the accumulation type");
+    CrossEntropySums sums;
+    dispatch(context, [&] { sums = cpu::linear_cross_entropy(context, args); });
+    return sums;
+}
+
+}  // namespace flanmoe::ops
