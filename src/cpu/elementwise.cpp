@@ -1,6 +1,6 @@
 // Operations over whole tensors: flat loops divided among threads, all bound by memory but those that draw random numbers.
 //
-// sum_of_squares: blocks of fixed length, added in order; inside a block eight sums in double, so finite floats cannot overflow them.
+// sum_of_squares: blocks of fixed length, added in order; inside a block a fixed number of sums in double, which finite floats cannot overflow.
 #include "ops/elementwise.hpp"
 
 #include "core/parallel.hpp"
@@ -83,15 +83,20 @@ void scale(Context&, const Tensor& values, double factor) {
 }
 
 double sum_of_squares(Context&, const Tensor& values) {
+    constexpr int64_t lanes = 32;  // several vectors of sums hide the latency of an addition
     return ops::with_type(values.dtype, [&]<class T>() {
         const T* const x = values.as<T>();
         return ordered_sum<double>(values.elements(), elements_per_thread, [&](int64_t begin, int64_t end) {
-            double sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = begin; i < end; ++i) {
-                const double v = static_cast<double>(static_cast<accumulate_t<T>>(x[i]));
-                sum += v * v;
+            double sums[lanes] = {}, sum = 0;
+            int64_t i = begin;
+            for (; i + lanes <= end; i += lanes) {
+                for (int64_t j = 0; j < lanes; ++j) {
+                    const double v = static_cast<double>(x[i + j]);
+                    sums[j] += v * v;
+                }
             }
+            for (; i < end; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+            for (double s : sums) sum += s;
             return sum;
         });
     });
