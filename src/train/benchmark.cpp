@@ -1,0 +1,133 @@
+#include "train/benchmark.hpp"
+
+#include "core/parallel.hpp"
+#include "core/random.hpp"
+#include "model/flops.hpp"
+#include "ops/matmul.hpp"
+#include "train/step.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace flanmoe {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+Batch random_tokens(const Config& config, int64_t rows, int64_t source, int64_t target, int64_t first_row) {
+    RandomStream random({1, 0, 0, Purpose::shuffle});
+    Batch b;
+    b.rows = rows, b.encoder_length = source, b.decoder_length = target, b.first_row = first_row;
+    const auto ids = [&](int64_t count) {
+        std::vector<int32_t> v(static_cast<size_t>(count));
+        for (int32_t& id : v) id = 2 + static_cast<int32_t>(random.below(static_cast<uint64_t>(std::max<int64_t>(1, config.model.vocab_size - 2))));
+        return v;
+    };
+    b.encoder_ids = ids(rows * source), b.encoder_segments.assign(static_cast<size_t>(rows * source), 1);
+    b.decoder_ids = ids(rows * target), b.decoder_segments.assign(static_cast<size_t>(rows * target), 1);
+    b.decoder_targets = ids(rows * target);
+    return b;
+}
+
+}  // namespace
+
+double matmul_rate(DType type, int64_t n, int repetitions) {
+    Context context;
+    const Tensor a = context.allocate(type, {n, n}), b = context.allocate(type, {n, n}), c = context.allocate(type, {n, n});
+    RandomStream random({2, 0, 0, Purpose::shuffle});
+    for (const Tensor& t : {a, b}) {
+        for (int64_t i = 0; i < n * n; ++i) {
+            const float x = static_cast<float>(random.uniform()) - 0.5f;
+            if (type == DType::bf16) t.as<bf16>()[i] = bf16(x);
+            if (type == DType::f32) t.as<float>()[i] = x;
+            if (type == DType::f64) t.as<double>()[i] = x;
+        }
+    }
+    double best = 0;
+    for (int i = 0; i < repetitions; ++i) {
+        const auto start = Clock::now();
+        ops::matmul(context, {.a = a, .b = b, .out = c});
+        best = std::max(best, 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / since(start));
+    }
+    return best;
+}
+
+double peak_resident_bytes() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<double>(usage.ru_maxrss) * 1024.0;
+}
+
+BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& settings) {
+    BenchmarkResult result;
+    const DType type = config.train.dtype == Precision::bf16 ? DType::bf16 : DType::f32;
+    result.dtype = name_of(type);
+    result.threads = omp_get_max_threads();
+    result.rows = config.data.batch_rows;
+    result.source = settings.source ? settings.source : config.data.encoder_length;
+    result.target = settings.target ? settings.target : std::max<int64_t>(1, config.data.decoder_length);
+
+    Transformer model(config.model);
+    model.parameters().allocate(type, true);
+    model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
+    Optimizer optimizer(config.optimizer, model.parameters());
+    result.parameters = model.parameters().parameter_count();
+
+    const int64_t micro = config.data.micro_batch_rows ? config.data.micro_batch_rows : result.rows;
+    StepBatch batches;
+    for (int64_t row = 0; row < result.rows; row += micro) batches.push_back(random_tokens(config, std::min(micro, result.rows - row), result.source, result.target, row));
+
+    Context context;
+    PartTimer timer;
+    std::vector<double> seconds;
+    for (int64_t step = 0; step < settings.warmup + settings.steps; ++step) {
+        if (step == settings.warmup) context.timer = &timer;
+        const auto start = Clock::now();
+        const StepGradients gradients =
+            compute_gradients(context, model, batches, {config.train.balance_loss, config.train.router_z_loss, config.train.output_z_loss}, 1, step);
+        apply_gradients(context, model, optimizer, gradients, config.train.gradient_clip, step, 1e-4);
+        if (step >= settings.warmup) seconds.push_back(since(start));
+        result.loss = gradients.loss;
+    }
+    std::sort(seconds.begin(), seconds.end());
+    result.step_seconds = seconds[seconds.size() / 2], result.fastest_seconds = seconds.front(), result.slowest_seconds = seconds.back();
+    result.tokens_per_second = static_cast<double>(result.rows * (result.source + result.target)) / result.step_seconds;
+    result.flops_per_second = 3 * forward_flops(config.model, {result.rows, result.source, result.target}) / result.step_seconds;
+    for (const auto& entry : timer.entries()) result.parts.emplace_back(entry.name, 1e3 * entry.seconds / static_cast<double>(settings.steps));
+    std::sort(result.parts.begin(), result.parts.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
+    result.peak_bytes = peak_resident_bytes();
+    result.matmul_flops_per_second = matmul_rate(type, settings.matmul_size);
+    return result;
+}
+
+std::string to_json(const BenchmarkResult& r) {
+    std::string parts;
+    for (const auto& [name, ms] : r.parts) parts += fmt::format("{}\"{}\": {:.3f}", parts.empty() ? "" : ", ", name, ms);
+    return fmt::format(
+        "{{\"dtype\": \"{}\", \"threads\": {}, \"rows\": {}, \"source\": {}, \"target\": {}, \"parameters\": {}, \"milliseconds\": {:.3f}, \"spread\": [{:.3f}, {:.3f}], "
+        "\"tokens_per_second\": {:.1f}, \"flops_per_second\": {:.4e}, \"matmul_flops_per_second\": {:.4e}, \"share_of_matmul\": {:.4f}, \"peak_megabytes\": {:.1f}, \"loss\": {:.4f}, "
+        "\"parts\": {{{}}}}}",
+        r.dtype, r.threads, r.rows, r.source, r.target, r.parameters, 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds, r.tokens_per_second, r.flops_per_second,
+        r.matmul_flops_per_second, r.flops_per_second / r.matmul_flops_per_second, r.peak_bytes / 1e6, r.loss, parts);
+}
+
+std::string to_table(const BenchmarkResult& r) {
+    std::string text = fmt::format("{} on {} threads, {} parameters, {} x ({} + {}) tokens a step\n", r.dtype, r.threads, r.parameters, r.rows, r.source, r.target);
+    text += fmt::format("  step            {:10.2f} ms   ({:.2f} to {:.2f})\n", 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds);
+    text += fmt::format("  throughput      {:10.0f} tokens/s\n", r.tokens_per_second);
+    text += fmt::format("  model rate      {:10.1f} GFLOP/s, {:.1f} % of the matrix-product rate of this run ({:.1f} GFLOP/s)\n", r.flops_per_second / 1e9,
+                        100 * r.flops_per_second / r.matmul_flops_per_second, r.matmul_flops_per_second / 1e9);
+    text += fmt::format("  peak memory     {:10.0f} MB\n", r.peak_bytes / 1e6);
+    double known = 0;
+    for (const auto& [name, ms] : r.parts) {
+        text += fmt::format("    {:<24} {:9.2f} ms  {:5.1f} %\n", name, ms, ms / (10 * r.step_seconds));
+        known += ms;
+    }
+    return text + fmt::format("    {:<24} {:9.2f} ms  {:5.1f} %\n", "everything else", std::max(0.0, 1e3 * r.step_seconds - known), std::max(0.0, 100 - known / (10 * r.step_seconds)));
+}
+
+}  // namespace flanmoe

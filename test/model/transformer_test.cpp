@@ -1,0 +1,177 @@
+#include "model/transformer.hpp"
+
+#include "../ops/check.hpp"
+#include "small_models.hpp"
+#include "train/step.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+using namespace flanmoe;
+using namespace flanmoe::test;
+
+namespace {
+
+const LossCoefficients all_losses{0.01, 0.001, 0.0001};
+
+// Gradient of every parameter, by itself, against a directional derivative of the whole step's loss; dropout and jitter on.
+void check_every_gradient(const ModelConfig& config, const StepBatch& batches) {
+    Transformer model(config);
+    model.parameters().allocate(DType::f64, true);
+    model.parameters().initialise(5);
+    Context context;
+    const StepGradients step = compute_gradients(context, model, batches, all_losses, 3, 7);
+    REQUIRE(step.finite());
+    const Tensor flat = model.parameters().flat_gradient();
+    const std::vector<double> gradient(flat.as<double>(), flat.as<double>() + flat.elements());
+    for (const Parameter& p : model.parameters().records()) {
+        for (int64_t e = 0; e < p.tensors(); ++e) {
+            CAPTURE(p.tensor_name(e));
+            const Tensor value = model.parameters().master(p, e);
+            const Tensor analytic(const_cast<double*>(gradient.data()) + p.tensor_offset(e), DType::f64, p.shape);
+            if (dot(analytic, analytic) == 0) continue;  // an expert without tokens
+            gradient_check("whole model", [&] { return compute_gradients(context, model, batches, all_losses, 3, 7).loss; }, {{value, analytic}}, 11, 2e-5);
+        }
+    }
+}
+
+StepGradients gradients_of(Transformer& model, Context& context, const StepBatch& batches) { return compute_gradients(context, model, batches, all_losses, 3, 7); }
+
+double relative_difference(const std::vector<double>& a, const Tensor& b) {
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < b.elements(); ++i) {
+        const double d = a[static_cast<size_t>(i)] - b.as<double>()[i];
+        difference += d * d;
+        norm += a[static_cast<size_t>(i)] * a[static_cast<size_t>(i)];
+    }
+    return std::sqrt(difference / norm);
+}
+
+}  // namespace
+
+TEST_SUITE("model/transformer") {
+    TEST_CASE("gradients of every parameter: T5 v1.1") { check_every_gradient(small_t5(true), {random_batch(3, 11, 7, 61, 1)}); }
+    TEST_CASE("gradients of every parameter: T5 v1.0") { check_every_gradient(small_t5(false), {random_batch(3, 11, 7, 61, 2)}); }
+    TEST_CASE("gradients of every parameter: Switch") { check_every_gradient(small_switch(), {random_batch(4, 11, 7, 61, 3), random_batch(4, 11, 7, 61, 4, 4)}); }
+
+    TEST_CASE("micro-batches change nothing but rounding") {
+        for (const ModelConfig& config : {small_t5(), small_switch()}) {
+            Transformer model(config);
+            model.parameters().allocate(DType::f64, true);
+            model.parameters().initialise(5);
+            Context context;
+            const Batch whole = random_batch(6, 11, 7, 61, 9);
+            const StepGradients once = gradients_of(model, context, {whole});
+            const Tensor flat = model.parameters().flat_gradient();
+            const std::vector<double> expected(flat.as<double>(), flat.as<double>() + flat.elements());
+            const StepGradients cut_up = gradients_of(model, context, {cut(whole, 0, 1), cut(whole, 1, 3), cut(whole, 4, 2)});
+            CHECK(cut_up.loss == doctest::Approx(once.loss).epsilon(1e-13));
+            CHECK(relative_difference(expected, flat) < 1e-12);
+        }
+    }
+
+    TEST_CASE("padding and batch neighbours change no answer") {
+        for (const ModelConfig& config : {small_t5(), small_switch()}) {
+            Transformer model(config);
+            model.parameters().allocate(DType::f64, false);
+            model.parameters().initialise(5);
+            Context context;
+            Pass pass{.context = context, .parameters = model.parameters(), .config = config, .route_rows_alone = true};
+            const Batch three = random_batch(3, 11, 7, 61, 12);
+            std::vector<double> together, alone;
+            model.evaluate(pass, three, &together);
+            Batch one = cut(three, 1, 1);
+            // The same row with more padding on both sides of the model.
+            one.encoder_length += 5, one.decoder_length += 3;
+            one.encoder_ids.resize(16, 0), one.encoder_segments.resize(16, 0);
+            one.decoder_ids.resize(10, 0), one.decoder_segments.resize(10, 0), one.decoder_targets.resize(10, ignored);
+            model.evaluate(pass, one, &alone);
+            for (size_t i = 0; i < 7; ++i) CHECK(alone[i] == doctest::Approx(together[7 + i]).epsilon(1e-12));
+        }
+    }
+
+    TEST_CASE("one expert equals the dense model") {
+        ModelConfig sparse = small_switch(1), dense = sparse;
+        sparse.encoder_routing.jitter = sparse.decoder_routing.jitter = 0;
+        sparse.encoder_routing.dropless = sparse.decoder_routing.dropless = true;
+        sparse.expert_dropout = -1;
+        dense.experts = 0, dense.encoder_sparse = dense.decoder_sparse = {}, dense.d_ff = dense.expert_d_ff;
+        sparse.d_ff = sparse.expert_d_ff;
+        Transformer a(sparse), b(dense);
+        a.parameters().allocate(DType::f64, false), b.parameters().allocate(DType::f64, false);
+        a.parameters().initialise(5);
+        for (const Parameter& p : b.parameters().records()) {  // every dense tensor has its counterpart: under the same name, "mlp", or as expert 0
+            std::string name = p.name;
+            if (const size_t at = name.find("DenseReluDense"); at != std::string::npos) name.replace(at, 14, "mlp");
+            const Parameter* from = a.parameters().find(name);
+            if (!from) from = a.parameters().find(name.replace(name.find("mlp."), 4, "mlp.experts.expert_{e}."));
+            REQUIRE(from);
+            std::copy_n(a.parameters().master(*from).as<double>(), p.elements(), b.parameters().master(p).as<double>());
+        }
+        Context context;
+        const Batch batch = random_batch(3, 11, 7, 61, 12);
+        Pass pa{.context = context, .parameters = a.parameters(), .config = sparse}, pb{.context = context, .parameters = b.parameters(), .config = dense};
+        CHECK(a.evaluate(pa, batch).output.nll == doctest::Approx(b.evaluate(pb, batch).output.nll).epsilon(1e-13));
+    }
+
+    TEST_CASE("capacity one, and all tokens to one expert, still train") {
+        ModelConfig config = small_switch();
+        config.encoder_routing.capacity = config.decoder_routing.capacity = 1;
+        Transformer model(config);
+        model.parameters().allocate(DType::f32, true);
+        model.parameters().initialise(5);
+        Context context;
+        StepGradients step = gradients_of(model, context, {random_batch(4, 11, 7, 61, 3)});
+        CHECK(step.finite());
+        for (const RoutingReport& r : step.sums.routing)
+            for (const double load : r.load) CHECK(load <= 4);
+        // Zero router: every probability is equal and the tie goes to expert 0.
+        for (const Parameter& p : model.parameters().records())
+            if (p.kind == ParameterKind::router) std::fill_n(model.parameters().master(p).as<float>(), p.elements(), 0.0f);
+        step = gradients_of(model, context, {random_batch(4, 11, 7, 61, 3)});
+        CHECK(step.finite());
+        for (const RoutingReport& r : step.sums.routing)
+            for (size_t e = 1; e < r.load.size(); ++e) CHECK(r.load[e] == 0);
+    }
+
+    TEST_CASE("one batch is overfitted to a loss below 0.01") {
+        for (ModelConfig config : {small_t5(), small_switch()}) {
+            config.dropout = 0, config.expert_dropout = 0;
+            Transformer model(config);
+            model.parameters().allocate(DType::f32, true);
+            model.parameters().initialise(5);
+            OptimizerConfig settings;
+            settings.kind = OptimizerKind::adamw;
+            Optimizer optimizer(settings, model.parameters());
+            Context context;
+            const StepBatch batch{random_batch(4, 11, 7, 61, 3)};
+            StepGradients step;
+            for (int64_t t = 0; t < 300; ++t) {
+                step = compute_gradients(context, model, batch, {0.01, 0, 0}, 1, t);
+                apply_gradients(context, model, optimizer, step, 1.0, t, 3e-3);
+            }
+            CHECK(step.sums.cross_entropy() < 0.01);
+        }
+    }
+
+    TEST_CASE("bf16 follows f32: loss within 1 % over 100 steps") {
+        for (const ModelConfig& config : {small_t5(), small_switch()}) {
+            std::vector<double> losses[2];
+            for (int run = 0; run < 2; ++run) {
+                Transformer model(config);
+                model.parameters().allocate(run ? DType::bf16 : DType::f32, true);
+                model.parameters().initialise(5);
+                OptimizerConfig settings;
+                Optimizer optimizer(settings, model.parameters());
+                Context context;
+                for (int64_t t = 0; t < 100; ++t) {
+                    const StepGradients step = compute_gradients(context, model, {random_batch(8, 16, 8, 61, static_cast<uint64_t>(100 + t % 10))}, {0.01, 0, 0}, 1, t);
+                    apply_gradients(context, model, optimizer, step, 0, t, 1e-2);
+                    losses[run].push_back(step.loss);
+                }
+            }
+            for (size_t t = 0; t < losses[0].size(); ++t) CHECK(losses[1][t] == doctest::Approx(losses[0][t]).epsilon(0.01));
+        }
+    }
+}
