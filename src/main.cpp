@@ -11,5 +11,6 @@ int main(int argc, char** argv) {
     flanmoe::cli::add_tokenizer(program);
     flanmoe::cli::add_data(program);
     flanmoe::cli::add_config(program);
+    flanmoe::cli::add_bench(program);
     return flanmoe::cli::run(program, argc, argv);
 }

@@ -13,6 +13,7 @@ namespace flanmoe::cli {
 void add_config(CLI::App& program);
 void add_data(CLI::App& program);
 void add_tokenizer(CLI::App& program);
+void add_bench(CLI::App& program);
 
 /// Parses the command line, runs the chosen subcommand and returns the exit code; errors become one line on standard error.
 int run(CLI::App& program, int argc, char** argv);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "config/config.hpp"
+#include "core/tensor.hpp"
 
 #include <string>
 #include <utility>
