@@ -31,7 +31,8 @@ void check_every_gradient(const ModelConfig& config, const StepBatch& batches) {
             const Tensor value = model.parameters().master(p, e);
             const Tensor analytic(const_cast<double*>(gradient.data()) + p.tensor_offset(e), DType::f64, p.shape);
             if (dot(analytic, analytic) == 0) continue;  // an expert without tokens
-            gradient_check("whole model", [&] { return compute_gradients(context, model, batches, all_losses, 3, 7).loss; }, {{value, analytic}}, 11, 2e-5);
+            // ReLU has kinks: the step is so small that none lies inside it.
+            gradient_check("whole model", [&] { return compute_gradients(context, model, batches, all_losses, 3, 7).loss; }, {{value, analytic}}, 11, config.activation == Activation::relu ? 4e-6 : 2e-5);
         }
     }
 }
@@ -147,7 +148,7 @@ TEST_SUITE("model/transformer") {
             Context context;
             const StepBatch batch{random_batch(4, 11, 7, 61, 3)};
             StepGradients step;
-            for (int64_t t = 0; t < 300; ++t) {
+            for (int64_t t = 0; t < 600; ++t) {
                 step = compute_gradients(context, model, batch, {0.01, 0, 0}, 1, t);
                 apply_gradients(context, model, optimizer, step, 1.0, t, 3e-3);
             }
