@@ -36,6 +36,19 @@ int32_t first_largest(const T* x, int64_t n) {
     return 0;
 }
 
+/// Numbers that are not negative are ordered like their bit patterns; negative ones come before them.
+template <class T>
+using Bits = std::conditional_t<std::is_same_v<T, float>, int32_t, int64_t>;
+
+/// How many of n numbers have at least this bit pattern, which is not negative.
+template <class T>
+int64_t at_least(const T* x, int64_t n, Bits<T> bound) {
+    Bits<T> matching = 0;
+#pragma omp simd reduction(+ : matching)
+    for (int64_t i = 0; i < n; ++i) matching += std::bit_cast<Bits<T>>(x[i]) >= bound ? 1 : 0;
+    return static_cast<int64_t>(matching);
+}
+
 struct BlockSums {
     double tokens = 0, z = 0, entropy = 0;
 };
@@ -96,9 +109,10 @@ private:
     void score_block(int64_t b, T* scratch) {
         const int64_t group = b / group_blocks, first = group * group_tokens + b % group_blocks * block_tokens;
         const int64_t last = std::min(first + block_tokens, (group + 1) * group_tokens);
+        exponentials(first, last);
         for (int64_t n = first; n < last; ++n) {
             if (routable(n)) {
-                softmax(n, block_sums[static_cast<size_t>(b)], probability_sums + b * experts);
+                normalize(n, block_sums[static_cast<size_t>(b)], probability_sums + b * experts);
                 if (by_token) choose(n, chosen + b * experts, scratch);
             } else {
                 std::fill_n(probabilities_of(n), experts, T{0});
@@ -109,7 +123,20 @@ private:
         if (k > 1) apply_second_policy(first, last);
     }
 
-    void softmax(int64_t n, BlockSums& block, double* probability_sum) {
+    /// Exponentials of a block's logits less each token's largest, as one run of numbers: few experts fill no vector by themselves.
+    void exponentials(int64_t first, int64_t last) {
+        for (int64_t n = first; n < last; ++n) {
+            const T *__restrict x = row_of<const T>(a.logits, n), largest = row_max(x, experts);
+            T* __restrict p = probabilities_of(n);
+            for (int64_t e = 0; e < experts; ++e) p[e] = x[e] - largest;
+        }
+        T* p = probabilities_of(first);
+#pragma omp simd
+        for (int64_t i = 0; i < (last - first) * experts; ++i) p[i] = fast_exp(p[i]);
+    }
+
+    /// From exponentials to probabilities, and their sums over the block.
+    void normalize(int64_t n, BlockSums& block, double* __restrict probability_sum) {
         const T* __restrict x = row_of<const T>(a.logits, n);
         T* __restrict p = probabilities_of(n);
         const T largest = row_max(x, experts);
@@ -117,10 +144,8 @@ private:
         T weighted = 0;
 #pragma omp simd reduction(+ : sum, weighted)
         for (int64_t e = 0; e < experts; ++e) {
-            const T shifted = x[e] - largest, value = fast_exp(shifted);
-            p[e] = value;
-            sum += value;
-            weighted += value > 0 ? value * shifted : T{0};
+            sum += p[e];
+            weighted += p[e] > 0 ? p[e] * (x[e] - largest) : T{0};
         }
         const T inverse = static_cast<T>(1 / sum);
 #pragma omp simd
@@ -131,7 +156,7 @@ private:
         const double log_sum = std::log(static_cast<double>(sum)), lse = static_cast<double>(largest) + log_sum;
         block.tokens += 1;
         block.z += lse * lse;
-        block.entropy += log_sum - static_cast<double>(weighted) * static_cast<double>(inverse);  // -sum p ln p, ln p = shifted - log_sum
+        block.entropy += log_sum - static_cast<double>(weighted) * static_cast<double>(inverse);  // -sum p ln p, ln p = x - largest - log_sum
     }
 
     void choose(int64_t n, int32_t* load, T* scratch) {
@@ -241,10 +266,11 @@ private:
     void take(int64_t g, int64_t count) {
         T* column = columns + g * experts * group_tokens;
         const int64_t first = g * group_tokens;
-        for (int64_t s = 0; s < group_tokens; ++s) {
-            const T* p = probabilities_of(first + s);
-            const bool allowed = routable(first + s);
-            for (int64_t e = 0; e < experts; ++e) column[e * group_tokens + s] = allowed ? p[e] : T{-1};
+        constexpr int64_t tile = 16;  // tokens: a cache line of each column at a time
+        for (int64_t begin = 0; begin < group_tokens; begin += tile) {
+            const int64_t end = std::min(begin + tile, group_tokens);
+            for (int64_t e = 0; e < experts; ++e)
+                for (int64_t s = begin; s < end; ++s) column[e * group_tokens + s] = routable(first + s) ? probabilities_of(first + s)[e] : T{-1};
         }
         for (int64_t e = 0; e < experts; ++e) {
             starts[g * experts + e] = static_cast<int32_t>(
@@ -252,24 +278,19 @@ private:
         }
     }
 
-    /// Writes first + i for the `count` largest x[i], ties to the lower i, in ascending order; returns how many. Numbers that are not negative are ordered like
-    /// their bit patterns, so the count-th largest is found by bisection over integers: a few dozen counting passes, which are vector code.
+    /// Writes first + i for the `count` largest x[i], ties to the lower i, in ascending order; returns how many. The count-th largest is found by bisection.
     static int64_t take_largest(const T* x, int64_t n, int64_t count, int32_t first, int32_t* out) {
-        using Bits = std::conditional_t<std::is_same_v<T, float>, int32_t, int64_t>;
-        const auto at_least = [&](Bits bound) {
-            Bits matching = 0;
-#pragma omp simd reduction(+ : matching)
-            for (int64_t i = 0; i < n; ++i) matching += std::bit_cast<Bits>(x[i]) >= bound;
-            return static_cast<int64_t>(matching);
-        };
-        Bits low = 0, high = std::bit_cast<Bits>(std::max(row_max(x, n), T{0})) + 1;  // at_least(low) >= count > at_least(high)
-        while (high - low > 1) {
-            const Bits middle = low + (high - low) / 2;
-            (at_least(middle) >= count ? low : high) = middle;
+        Bits<T> low = 0, high = std::bit_cast<Bits<T>>(std::max(row_max(x, n), T{0})) + 1;  // at_least(low) >= count >= at_least(high)
+        int64_t above = 0;                                                                  // at_least(high)
+        while (high - low > 1 && above < count) {
+            const Bits<T> middle = low + (high - low) / 2;
+            const int64_t matching = at_least(x, n, middle);
+            if (matching > count) low = middle;
+            else high = middle, above = matching;
         }
-        int64_t equal = count - at_least(high), written = 0;  // of the tokens that have the smallest probability taken, so many fit
+        int64_t equal = count - above, written = 0;  // of the tokens just below `high`, which are equal, so many fit
         for (int64_t i = 0; i < n && written < count; ++i) {
-            const Bits bits = std::bit_cast<Bits>(x[i]);
+            const Bits<T> bits = std::bit_cast<Bits<T>>(x[i]);
             if (bits >= high || (bits == low && equal-- > 0)) out[written++] = first + static_cast<int32_t>(i);
         }
         return written;

@@ -61,7 +61,7 @@ void check_route(const RouteArgs& args) {
     check_rule(args.rule, experts);
     require(!args.mask || is_vector(args.mask, DType::u8, tokens), "a mask u8 [N]");
     require(!args.draws || is_vector(args.draws, type, tokens * (args.rule.k - 1)), "a draw for every choice after the first [N, k - 1]");
-    require(is_matrix(args.probabilities, type, tokens, experts), "probabilities [N, E] of the logits' type");
+    require(is_vector(args.probabilities, type, tokens * experts), "probabilities [N, E] of the logits' type");
     require(args.rule.kind == RouterKind::expert_choice || is_vector(args.choices, DType::i32, tokens * args.rule.k), "choices i32 [N, k]");
     const int64_t rows = args.row_token.elements();
     require(rows >= max_rows(args.rule, tokens, args.groups, experts) && args.row_token.dtype == DType::i32, "row tokens i32 [max_rows]");
