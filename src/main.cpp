@@ -12,5 +12,6 @@ int main(int argc, char** argv) {
     flanmoe::cli::add_data(program);
     flanmoe::cli::add_config(program);
     flanmoe::cli::add_bench(program);
+    flanmoe::cli::add_parity(program);
     return flanmoe::cli::run(program, argc, argv);
 }

@@ -19,4 +19,6 @@ void add_data_toyworld(CLI::App& data_command);  ///< below `data`
 /// Parses the command line, runs the chosen subcommand and returns the exit code; errors become one line on standard error.
 int run(CLI::App& program, int argc, char** argv);
 
+void add_parity(CLI::App& program);
+
 }  // namespace flanmoe::cli

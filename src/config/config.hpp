@@ -29,7 +29,8 @@ struct OptimizerConfig {
     double final_fraction = 0.0;       ///< linear, cosine: rate at the last step as a share of learning_rate
     double beta1 = 0.9, beta2 = 0.999; ///< AdamW
     double epsilon = 1e-8;             ///< AdamW: added outside the root
-    double weight_decay = 0.0;         ///< AdamW: decoupled; weight matrices only
+    double weight_decay = 0.0;         ///< AdamW: decoupled; weight matrices only, unless decay_vectors
+    bool decay_vectors = false;        ///< AdamW: weight decay also for vectors (norm gains)
     double clipping_threshold = 1.0;   ///< Adafactor: largest RMS of an update; 0 = no limit
     bool scale_by_parameter = true;    ///< Adafactor: the step is relative to the RMS of the parameter
     bool factored = true;              ///< Adafactor: second moment as row and column means where both dimensions reach min_factored

@@ -120,7 +120,8 @@ struct AdafactorUpdate {
 private:
     /// What the update is multiplied by: rate, parameter scale and clipping of the update's root mean square.
     T step_size(double parameter_squares, double update_squares) const {
-        const double n = static_cast<double>(rows * cols), clip = std::max(1.0, std::sqrt(update_squares / n) / settings.clipping_threshold);
+        const double n = static_cast<double>(rows * cols), rms = std::sqrt(update_squares / n);
+        const double clip = settings.clipping_threshold > 0 ? std::max(1.0, rms / settings.clipping_threshold) : 1.0;
         const double size = settings.scale_by_parameter ? std::max(std::sqrt(parameter_squares / n), settings.minimum_scale) : 1.0;
         return static_cast<T>(settings.rate * size / clip);
     }

@@ -77,9 +77,9 @@ struct Backward {
 #pragma omp simd reduction(+ : inner)
         for (int64_t e = 0; e < experts; ++e) inner += p[e] * dp[e];
         // log sum exp = x - ln p for any expert; the most probable one is the most accurate.
-        const T shift = z_factor.as<T>()[g] == 0 ? -inner : z_factor.as<T>()[g] * (row_max(x, experts) - std::log(row_max(p, experts))) - inner;
+        const T from_z = z_factor.as<T>()[g] == 0 ? T{0} : z_factor.as<T>()[g] * (row_max(x, experts) - std::log(row_max(p, experts)));
 #pragma omp simd
-        for (int64_t e = 0; e < experts; ++e) out[e] = p[e] * (dp[e] + shift);
+        for (int64_t e = 0; e < experts; ++e) out[e] = p[e] * ((dp[e] - inner) + from_z);  // the large terms cancel first
     }
 };
 

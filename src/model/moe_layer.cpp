@@ -14,23 +14,6 @@ const RoutingConfig& routing_of(const Pass& pass, const MoeLayer& layer) { retur
 
 int64_t expert_width(const ModelConfig& config) { return config.expert_d_ff ? config.expert_d_ff : config.d_ff; }
 
-ops::RouteRule rule_of(const Pass& pass, const RoutingConfig& routing) {
-    const bool training = pass.training;
-    ops::RouteRule rule;
-    rule.kind = routing.kind;
-    rule.k = routing.k;
-    rule.normalize = routing.normalize;
-    rule.prioritized = routing.prioritized;
-    rule.density = routing.density;
-    rule.second = training ? routing.second_train : routing.second_eval;
-    rule.second_threshold = routing.second_threshold;
-    rule.dropless = routing.dropless || pass.no_drop;
-    rule.fixed_capacity = routing.capacity;
-    rule.capacity_factor = training ? routing.capacity_factor : routing.eval_capacity_factor;
-    rule.min_capacity = routing.min_capacity;
-    return rule;
-}
-
 int64_t groups_of(const Pass& pass, const RoutingConfig& routing, const Sequence& sequence) {
     if (pass.route_rows_alone) return sequence.rows;
     if (routing.group_rows == 0) return 1;
@@ -59,6 +42,22 @@ ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, c
 }
 
 }  // namespace
+
+ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
+    ops::RouteRule rule;
+    rule.kind = routing.kind;
+    rule.k = routing.k;
+    rule.normalize = routing.normalize;
+    rule.prioritized = routing.prioritized;
+    rule.density = routing.density;
+    rule.second = training ? routing.second_train : routing.second_eval;
+    rule.second_threshold = routing.second_threshold;
+    rule.dropless = routing.dropless;
+    rule.fixed_capacity = routing.capacity;
+    rule.capacity_factor = training ? routing.capacity_factor : routing.eval_capacity_factor;
+    rule.min_capacity = routing.min_capacity;
+    return rule;
+}
 
 MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder) {
     MoeLayer layer;
@@ -93,7 +92,8 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     ops::RouteArgs& route = saved.route;
     route.logits = logits;
     route.groups = groups_of(pass, routing, sequence);
-    route.rule = rule_of(pass, routing);
+    route.rule = rule_of(routing, pass.training);
+    route.rule.dropless |= pass.no_drop && routing.kind == RouterKind::token_choice;
     if (!routing.route_padding) route.mask = sequence.routed;
     route.key = key_of(pass, layer, Purpose::second_expert);
     route.first_token = static_cast<uint64_t>(sequence.first_token());

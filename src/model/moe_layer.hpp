@@ -27,6 +27,9 @@ struct MoeSaved {
     Tensor answers;        ///< [max_rows, D] before the gates
 };
 
+/// What a stack's routing means to the operation, in training or in evaluation.
+ops::RouteRule rule_of(const RoutingConfig& routing, bool training);
+
 MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder);
 Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved);
 /// Gradient of x, router losses included; adds to the weights' gradients. Overwrites what the forward saved.

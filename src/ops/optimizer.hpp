@@ -24,7 +24,7 @@ struct AdafactorSettings {
     double rate = 0;
     double decay = 0;  ///< 1 - (t + 1)^-0.8
     double epsilon = 1e-30;
-    double clipping_threshold = 1.0;
+    double clipping_threshold = 1.0;  ///< 0 = no clipping
     double minimum_scale = 1e-3;
     bool scale_by_parameter = true;
     double gradient_scale = 1;

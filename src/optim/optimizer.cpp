@@ -23,7 +23,7 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store)
             const Tensor parameter = store.master(p, e), gradient = store.gradient(p, e);
             if (config.kind == OptimizerKind::adamw) {
                 const Tensor m = slot(name + ".m", type, p.shape), v = slot(name + ".v", type, p.shape);
-                adamw_.push_back({parameter, gradient, m, v, p.shape.rank > 1});
+                adamw_.push_back({parameter, gradient, m, v, config.decay_vectors || p.shape.rank > 1});
             } else if (config.factored && ops::adafactor_factors(p.shape, config.min_factored)) {
                 const int64_t smaller = std::min(p.shape[0], p.shape[1]), larger = std::max(p.shape[0], p.shape[1]);
                 const Tensor row = slot(name + ".v_row", type, {smaller}), col = slot(name + ".v_col", type, {larger});

@@ -1,0 +1,78 @@
+// From a case's folder to a judgement: reading, choosing the kind and the tolerances, computing, comparing, writing what was computed.
+#include "cli/parity/parity.hpp"
+#include "core/file.hpp"
+
+#include <array>
+
+namespace flanmoe::cli {
+
+namespace {
+
+struct Kind {
+    const char* name;
+    bool tensors;  ///< results are tensors, not fields of case.json
+    Computed (*compute)(const ParityCase&);
+};
+constexpr std::array kinds = {
+    Kind{"router", true, compute_router},   Kind{"optimizer", true, compute_optimizer}, Kind{"buckets", false, compute_buckets},
+    Kind{"spans", false, compute_spans},    Kind{"tokenizer", false, compute_tokenizer},
+};
+
+const Kind& kind_of(const ParityCase& given) {
+    std::string known;
+    for (const Kind& kind : kinds) {
+        if (given.kind() == kind.name) return kind;
+        known += (known.empty() ? "" : ", ") + std::string(kind.name);
+    }
+    given.malformed(fmt::format("kind is \"{}\"; known kinds are {}", given.kind(), known));
+}
+
+/// Tolerances of this run: an object by class, or one number; null if the case is not judged in this precision.
+nlohmann::json tolerances_of(const ParityCase& given, const Kind& kind) {
+    const nlohmann::json all = given.json.value("tolerance", nlohmann::json(kind.tensors ? nlohmann::json() : nlohmann::json(0)));
+    if (all.is_number() && !kind.tensors) return all;
+    if (!all.is_object()) given.malformed("\"tolerance\" is missing or is not an object by precision");
+    return all.value(name_of(given.dtype), nlohmann::json());
+}
+
+ParityCase read_case(const std::filesystem::path& folder, Device device, DType dtype) {
+    if (!std::filesystem::is_directory(folder)) fail(Exit::missing_input, "{} is not the folder of a case; give a folder that holds case.json", folder.string());
+    ParityCase given;
+    given.folder = folder, given.device = device, given.dtype = dtype;
+    given.json = nlohmann::json::parse(read_file(folder / "case.json"));
+    if (!kind_of(given).tensors) return given;
+    given.inputs.emplace(folder / "inputs.safetensors");
+    given.expected.emplace(folder / "expected.safetensors");
+    return given;
+}
+
+Judgement judge_case(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output) {
+    const ParityCase given = read_case(folder, device, dtype);
+    const Kind& kind = kind_of(given);
+    const nlohmann::json tolerances = tolerances_of(given, kind);
+    const Judgement skipped{Verdict::skipped, fmt::format("has no tolerance for {}", name_of(dtype))};
+    if (tolerances.is_null() && output.empty()) return skipped;
+    const Computed computed = kind.compute(given);
+    if (!output.empty()) {
+        if (kind.tensors) save_all(output, computed.tensors);
+        else write_file_atomically(output, computed.fields.dump(1) + "\n");
+    }
+    if (tolerances.is_null()) return skipped;
+    return kind.tensors ? compare_tensors(given, computed, tolerances) : compare_fields(given, computed, tolerances.get<double>());
+}
+
+}  // namespace
+
+Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output) {
+    try {
+        return judge_case(folder, device, dtype, output);
+    } catch (const nlohmann::json::exception& error) {
+        fail(Exit::bad_data, "{}/case.json: {}", folder.string(), error.what());
+    } catch (const Error& error) {
+        // A file of the case that is missing or damaged, or a config that contradicts itself: to this command all of that is a malformed case.
+        const bool of_the_case = error.code == Exit::bad_checkpoint || error.code == Exit::usage || (error.code == Exit::missing_input && std::filesystem::is_directory(folder));
+        throw of_the_case ? Error(Exit::bad_data, error.what()) : error;
+    }
+}
+
+}  // namespace flanmoe::cli
