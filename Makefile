@@ -30,6 +30,10 @@ $(BUILD)/flanmoe: $(BUILD)/src/main.o $(BUILD)/flanmoe.a
 $(BUILD)/flanmoe-test: $(TEST_OBJECTS) $(BUILD)/flanmoe.a
 	$(CXX) $(CXXFLAGS) -o $@ $^ $(LIBS)
 
+# Times single operations (test/bench/ops_bench.cpp).
+$(BUILD)/ops-bench: $(BUILD)/test/bench/ops_bench.o $(BUILD)/flanmoe.a
+	$(CXX) $(CXXFLAGS) -o $@ $^ $(LIBS)
+
 # A thin archive: only what a program uses is linked.
 $(BUILD)/flanmoe.a: $(OBJECTS)
 	@rm -f $@
@@ -45,6 +49,6 @@ $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
 	$(CXX) $(CXXFLAGS) -Itest -c -o $@ $<
 
--include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d
+-include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d $(BUILD)/test/bench/ops_bench.d
 
 .PHONY: all
