@@ -94,27 +94,39 @@ private:
                      bool hide) const {
         const int64_t i = i0 + r;
         Sum* scores = s.scores + r * key_tile;
-        finish_scores(scores, n, std::clamp<int64_t>(visibility.limit(i) - j0, 0, n), static_cast<Sum>(args_.scale),
-                      bias_.values ? bias_.row(head, i) + j0 : nullptr);
-        if (hide) visibility.hide(i, j0, std::min(n, g_.keys - j0), scores);
-        const Sum before = s.largest[i], largest = std::max(before, row_max(scores, n));
+        const Sum before = s.largest[i];
+        Sum largest = finish_scores(scores, n, static_cast<Sum>(args_.scale), bias_.values ? bias_.row(head, i) + j0 : no_bias<Sum>);
+        if (hide || visibility.limit(i) < j0 + n) {
+            visibility.hide(i, j0, n, hide, scores);
+            largest = row_max(scores, n);
+        }
+        largest = std::max(before, largest);
         Unit* probabilities = s.probabilities + r * F::units(key_tile);
         if (largest == -static_cast<Sum>(INFINITY)) {  // sees nothing up to here, or nothing but NaN, which must show
             for (int64_t j = 0; j < n; ++j) s.sum[i] += std::isnan(scores[j]) ? scores[j] : Sum{0};
             std::fill_n(probabilities, F::units(n), Unit{});
             return;
         }
-        const Sum rescale = fast_exp(before - largest);
-        s.sum[i] = s.sum[i] * rescale + row_exp_sum(scores, largest, scores, n);
         if (largest != before) {
+            const Sum rescale = fast_exp(before - largest);
             s.largest[i] = largest;
+            s.sum[i] *= rescale;
             for (int64_t c = 0; c < width_; ++c) s.out[i * width_ + c] *= rescale;
         }
-        if (dropout.active()) {
-            const auto factor = dropout.factors<Sum>(r);
-            for (int64_t j = 0; j < n; ++j) scores[j] *= factor(j);
+        if (dropout.active()) s.sum[i] += exponentials(scores, largest, n, probabilities, dropout.factors<Sum>(r));
+        else s.sum[i] += exponentials(scores, largest, n, probabilities, [](int64_t) { return Vector<Sum>{} + Sum{1}; });
+    }
+
+    /// Packs exp(score - largest) times the factors; returns the sum without factors.
+    template <class Factor>
+    static Sum exponentials(const Sum* scores, Sum largest, int64_t n, Unit* to, Factor&& factor) {
+        Vector<Sum> sum{};
+        for (int64_t j = 0; j < n; j += F::lanes) {
+            const Vector<Sum> e = exp_lanes(load<Sum>(scores + j) - largest);
+            sum += e;
+            pack_vector<T>(e * factor(j), to + j / F::per_unit);
         }
-        pack_sums<T>(scores, n, probabilities);
+        return sum_lanes<Sum>(sum);
     }
 
     void finish(const State& s, int64_t row, int64_t head) const {

@@ -156,21 +156,27 @@ private:
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t i = i0 + r;
             Sum *scores = s.scores + r * strip_ld + margin, *d_p = s.d_probabilities + r * strip_ld + margin;
-            finish_scores(scores, n, std::clamp<int64_t>(visibility.limit(i) - j0, 0, n), static_cast<Sum>(f_.scale),
-                          bias_.values ? bias_.row(head, i) + j0 : nullptr);
-            if (hide) visibility.hide(i, j0, std::min(n, g_.keys - j0), scores);
-            const Sum log_sum = s.log_sum[i], delta = s.delta[i];
-            const auto differentiate = [&](auto&& factor) {
-                for (int64_t j = 0; j < n; ++j) {
-                    const Sum p = fast_exp(scores[j] - log_sum), f = factor(j);
-                    scores[j] = p * (f * d_p[j] - delta);
-                    d_p[j] = p * f;
-                }
-            };
-            if (dropout.active()) differentiate([&, of = dropout.factors<Sum>(r)](int64_t j) { return of(j); });
-            else differentiate([](int64_t) { return Sum{1}; });
+            Sum scale = static_cast<Sum>(f_.scale);
+            const Sum* bias = bias_.values ? bias_.row(head, i) + j0 : no_bias<Sum>;
+            if (hide || visibility.limit(i) < j0 + n) {
+                finish_scores(scores, n, scale, bias);
+                visibility.hide(i, j0, n, hide, scores);
+                scale = 1, bias = no_bias<Sum>;
+            }
+            if (dropout.active()) differentiate(scores, d_p, n, scale, bias, s.log_sum[i], s.delta[i], dropout.factors<Sum>(r));
+            else differentiate(scores, d_p, n, scale, bias, s.log_sum[i], s.delta[i], [](int64_t) { return Vector<Sum>{} + Sum{1}; });
         }
         if (partial_) add_diagonals(s, i0, rows, j0, n);
+    }
+
+    /// Replaces scores by d_s and d_out v^T by p f.
+    template <class Factor>
+    static void differentiate(Sum* scores, Sum* d_p, int64_t n, Sum scale, const Sum* bias, Sum log_sum, Sum delta, Factor&& factor) {
+        for (int64_t j = 0; j < n; j += F::lanes) {
+            const Vector<Sum> p = exp_lanes(load<Sum>(scores + j) * scale + load<Sum>(bias + j) - log_sum), f = factor(j);
+            store(scores + j, p * (f * load<Sum>(d_p + j) - delta));
+            store(d_p + j, p * f);
+        }
     }
 
     /// d_distance[queries - 1 - i + j] += d_s(i, j). The margins hold zeros, so that every distance adds the same number of rows.
@@ -186,21 +192,28 @@ private:
 
     /// Packs d_s and p f of a strip that begins `at` rows into its block; zeros from column `from` to n.
     void pack_strip(State& s, int64_t at, int64_t rows, int64_t from, int64_t n) const {
-        const int64_t row_units = F::units(key_tile);
-        for (int64_t r = 0; r < rows; ++r) {
-            if constexpr (F::per_unit == 1) break;  // the rows of d_score_k serve
-            Unit* to = s.d_score_rows + (at + r) * row_units;
-            pack_sums<T>(s.scores + r * strip_ld + margin, from, to);
-            std::fill(to + F::units(from), to + F::units(n), Unit{});
-        }
-        alignas(64) static const Sum zeros[key_tile] = {};
+        static constexpr Sum zeros[key_tile] = {};
         for (int64_t r = 0; r < rows; r += F::per_unit) {
-            const int64_t offset = r * strip_ld + margin, k = (at + r) / F::per_unit * key_tile;
-            const bool odd = F::per_unit == 2 && r + 1 == rows;
-            pack_sum_pairs<T>(s.scores + offset, odd ? zeros : s.scores + offset + strip_ld, from, s.d_score_k + k);
-            pack_sum_pairs<T>(s.d_probabilities + offset, odd ? zeros : s.d_probabilities + offset + strip_ld, from, s.probability_k + k);
-            std::fill(s.d_score_k + k + from, s.d_score_k + k + n, Unit{});
-            std::fill(s.probability_k + k + from, s.probability_k + k + n, Unit{});
+            const Sum *d_s = s.scores + r * strip_ld + margin, *p = s.d_probabilities + r * strip_ld + margin;
+            const bool has_next = r + 1 < rows;
+            const Sum *next_d_s = has_next ? d_s + strip_ld : zeros, *next_p = has_next ? p + strip_ld : zeros;
+            Unit* k_d_s = s.d_score_k + (at + r) / F::per_unit * key_tile;
+            Unit* k_p = s.probability_k + (at + r) / F::per_unit * key_tile;
+            Unit* row = s.d_score_rows + (at + r) * F::units(key_tile);
+            for (int64_t j = 0; j < n; j += F::lanes) {
+                const bool computed = j < from;
+                const auto value = [&](const Sum* of) { return computed ? load<Sum>(of + j) : Vector<Sum>{}; };
+                if constexpr (F::per_unit == 2) {
+                    const Vector<Sum> first = value(d_s), second = value(next_d_s);
+                    pack_vector<T>(first, row + j / 2);
+                    if (has_next) pack_vector<T>(second, row + F::units(key_tile) + j / 2);
+                    pack_vector_pair<T>(first, second, k_d_s + j);
+                    pack_vector_pair<T>(value(p), value(next_p), k_p + j);
+                } else {  // the rows of d_score_k serve as rows too
+                    store(k_d_s + j, value(d_s));
+                    store(k_p + j, value(p));
+                }
+            }
         }
     }
 

@@ -33,34 +33,30 @@ inline void pack_row(const T* row, int64_t n, typename Format<T>::Unit* to) {
     }
 }
 
-/// to[i] = unit i of a row of sums, rounded; n a multiple of lanes.
+/// A vector of sums, rounded, as consecutive values of k.
 template <class T>
-inline void pack_sums(const typename Format<T>::Sum* row, int64_t n, typename Format<T>::Unit* to) {
+inline void pack_vector(Vector<typename Format<T>::Sum> sums, typename Format<T>::Unit* to) {
     if constexpr (Format<T>::per_unit == 2) {
 #if defined(__AVX512BF16__)
-        auto* values = reinterpret_cast<bf16*>(to);
-        for (int64_t i = 0; i < n; i += 16)
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(values + i), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(row + i))));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(sums))));
 #endif
     } else {
-        std::memcpy(to, row, static_cast<size_t>(n) * sizeof *row);
+        store(to, sums);
     }
 }
 
-/// to[i] = units whose values are element i of `row` and, if a unit holds two, of `next`; n a multiple of lanes.
+/// Two vectors of sums, rounded, as the values k and k + 1 of a vector of columns.
 template <class T>
-inline void pack_sum_pairs(const typename Format<T>::Sum* row, const typename Format<T>::Sum* next, int64_t n, typename Format<T>::Unit* to) {
-    if constexpr (Format<T>::per_unit == 2) {
+inline void pack_vector_pair(Vector<typename Format<T>::Sum> sums, Vector<typename Format<T>::Sum> next, typename Format<T>::Unit* to) {
+    static_assert(Format<T>::per_unit == 2);
 #if defined(__AVX512BF16__)
-        const auto widen = [](const float* from) {
-            return _mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(from))));
-        };
-        for (int64_t i = 0; i < n; i += 16)
-            _mm512_storeu_si512(to + i, _mm512_or_si512(widen(row + i), _mm512_maskz_slli_epi32(0xffff, widen(next + i), 16)));
+    const auto widen = [](Vector<float> v) {  // masked forms with full masks: the plain ones of g++ 12 warn about their own undefined vectors
+        return _mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(reinterpret_cast<__m512>(v))));
+    };
+    _mm512_storeu_si512(to, _mm512_or_si512(widen(sums), _mm512_maskz_slli_epi32(0xffff, widen(next), 16)));
+#else
+    (void)sums, (void)next, (void)to;
 #endif
-    } else {
-        std::memcpy(to, row, static_cast<size_t>(n) * sizeof *row);
-    }
 }
 
 /// B operand whose k runs over rows: to[units(rows)][padded(cols)], zeros in the padding.
@@ -212,9 +208,17 @@ public:
         return same && !keys.padding ? Sight::all : Sight::some;
     }
 
-    /// Scores of query i with keys [j0, j0 + n) whose segment it does not see become -infinity.
+    /// Scores of query i with keys [j0, j0 + n) that it does not see become -infinity; `by_segment` = false: all segments are seen.
     template <class Sum>
-    void hide(int64_t i, int64_t j0, int64_t n, Sum* scores) const {
+    void hide(int64_t i, int64_t j0, int64_t n, bool by_segment, Sum* scores) const {
+        const int64_t visible = std::clamp<int64_t>(limit(i) - j0, 0, n);
+        std::fill(scores + visible, scores + n, -static_cast<Sum>(INFINITY));
+        if (by_segment) hide_segments(i, j0, visible, scores);
+    }
+
+private:
+    template <class Sum>
+    void hide_segments(int64_t i, int64_t j0, int64_t n, Sum* scores) const {
         const int32_t segment = query_ ? query_[i] : 1;
         const int32_t* key = key_ + j0;
         if (segment == 0) {
@@ -224,7 +228,6 @@ public:
         }
     }
 
-private:
     struct Range {
         int32_t low, high;  ///< of the segments that are not padding; low > high if there are none
         bool padding;
@@ -280,17 +283,52 @@ DistanceBias<Sum>::DistanceBias(Context& context, const ops::AttentionArgs& args
     else spread(args.bias_table.as<Sum>(), args.bias_table.ld);
 }
 
-// ---- scores and dropout of a strip ----------------------------------------------------------------------------------------------------
+// ---- rows of scores and probabilities ---------------------------------------------------------------------------------------------------
 
-/// Turns products q k^T of query i with keys [j0, j0 + n) into scores: scale, bias, -infinity for what it does not see, n padded to whole vectors.
+/// exp() of every lane, for arguments up to about 0: fast_exp() with one factor 2^n, since what would be subnormal may as well be 0.
+inline Vector<float> exp_lanes(Vector<float> x) {
+    constexpr float shifter = 0x1.8p23f, lowest = -87.0f;
+    const auto vanishes = x < lowest;
+    x = vanishes ? Vector<float>{} + lowest : x;
+    const Vector<float> shifted = x * 1.44269504f + shifter, whole = shifted - shifter;
+    const Vector<float> r = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
+    const Vector<float> q = (((0.0013926926614f * r + 0.00836377387441f) * r + 0.0416665501103f) * r + 0.166665733819f) * r + 0.5f;
+    const Vector<float> p = (q * r) * r + r + 1.0f;
+    // The low bits of `shifted` are n; adding them to the exponent multiplies by 2^n.
+    const auto scaled = reinterpret_cast<Vector<int32_t>>(p) + (reinterpret_cast<Vector<int32_t>>(shifted) << 23);
+    return vanishes ? Vector<float>{} : reinterpret_cast<Vector<float>>(scaled);
+}
+inline Vector<double> exp_lanes(Vector<double> x) {
+    for (size_t i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = std::exp(x[i]);
+    return x;
+}
+
 template <class Sum>
-inline void finish_scores(Sum* scores, int64_t n, int64_t visible, Sum scale, const Sum* bias) {
-    if (bias) {
-        for (int64_t j = 0; j < n; ++j) scores[j] = scores[j] * scale + bias[j];
-    } else if (scale != 1) {
-        for (int64_t j = 0; j < n; ++j) scores[j] *= scale;
+constexpr int64_t lanes_of = vector_bytes / static_cast<int64_t>(sizeof(Sum));
+
+template <class Sum>
+inline Sum sum_lanes(Vector<Sum> v) {
+    Sum sum = 0;
+    for (int64_t i = 0; i < lanes_of<Sum>; ++i) sum += v[i];
+    return sum;
+}
+
+/// Bias of a row without one.
+template <class Sum>
+inline constexpr Sum no_bias[key_tile] = {};
+
+/// Turns products q k^T of a row into scores, scale * product + bias, n whole vectors. Returns the largest (NaN passed over).
+template <class Sum>
+inline Sum finish_scores(Sum* scores, int64_t n, Sum scale, const Sum* bias) {
+    Vector<Sum> largest = Vector<Sum>{} - static_cast<Sum>(INFINITY);
+    for (int64_t j = 0; j < n; j += lanes_of<Sum>) {
+        const Vector<Sum> score = load<Sum>(scores + j) * scale + load<Sum>(bias + j);
+        largest = score > largest ? score : largest;
+        store(scores + j, score);
     }
-    for (int64_t j = visible; j < n; ++j) scores[j] = -INFINITY;
+    Sum result = largest[0];
+    for (int64_t i = 1; i < lanes_of<Sum>; ++i) result = std::max<Sum>(result, largest[i]);
+    return result;
 }
 
 /// Random bits of the probabilities of a strip: rows of 16-bit numbers.
@@ -311,11 +349,15 @@ public:
             for (int64_t r = 0; r < rows; ++r) fill_random_bits16(dropout_.key, first + static_cast<uint64_t>(r * g.keys), n, bits_ + r * stride_);
         }
     }
-    /// A function of the column: the factors of row r.
+    /// A function of the column: the factors of row r for a vector of columns.
     template <class Sum>
     auto factors(int64_t r) const {
-        return [bits = bits_ + r * stride_, threshold = dropout_.threshold, kept = static_cast<Sum>(dropout_.scale)](int64_t j) {
-            return bits[j] < threshold ? Sum{0} : kept;
+        return [bits = bits_ + r * stride_, dropped = dropout_.threshold, kept = static_cast<Sum>(dropout_.scale)](int64_t j) {
+            using Wide = Vector<std::conditional_t<sizeof(Sum) == 4, int32_t, int64_t>>;
+            typedef uint16_t Narrow __attribute__((vector_size(lanes_of<Sum> * 2)));
+            Narrow narrow;
+            std::memcpy(&narrow, bits + j, sizeof narrow);
+            return __builtin_convertvector(narrow, Wide) < static_cast<int32_t>(dropped) ? Vector<Sum>{} : Vector<Sum>{} + kept;
         };
     }
 
