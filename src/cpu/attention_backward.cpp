@@ -15,7 +15,8 @@ namespace {
 
 using namespace packed;
 
-constexpr int64_t query_block = 5 * strip_rows;
+// Queries whose d_s is multiplied at once; fewer where products reach over the diagonal.
+constexpr int64_t query_block = 10 * strip_rows, causal_block = 4 * strip_rows;
 
 template <class T>
 class Backward {
@@ -26,7 +27,8 @@ class Backward {
 
 public:
     Backward(Context& context, const ops::AttentionBackwardArgs& args)
-        : context_(context), args_(args), f_(args.forward), g_(f_), units_(F::units(g_.size)), width_(F::padded(g_.size)), bias_(context, f_),
+        : context_(context), args_(args), f_(args.forward), g_(f_), units_(F::units(g_.size)), width_(F::padded(g_.size)),
+          block_(f_.causal ? causal_block : query_block), bias_(context, f_),
           partial_(args.d_bias_table ? context.zeros(dtype_of<Sum>, {g_.batch * g_.heads, f_.buckets.count}) : Tensor{}) {}
 
     void run() {
@@ -47,7 +49,7 @@ private:
 
     template <class Take>
     void pieces(Take&& take) const {
-        const int64_t keys = F::padded(g_.keys), block = query_block;
+        const int64_t keys = F::padded(g_.keys), block = block_;
         take(&State::query_rows, g_.queries * units_);
         take(&State::query_k, F::units(g_.queries) * width_);
         take(&State::d_out_rows, g_.queries * units_);
@@ -119,8 +121,8 @@ private:
     void tile(State& s, const Visibility& visibility, int64_t row, int64_t head, int64_t j0) const {
         const int64_t j1 = std::min(visibility.limit(g_.queries - 1), j0 + key_tile), tile_width = F::padded(j1 - j0), kv_head = head / g_.group;
         bool tile_is_packed = false;
-        for (int64_t b0 = 0; b0 < g_.queries; b0 += query_block) {
-            const int64_t b1 = std::min(g_.queries, b0 + query_block), n = F::padded(std::max<int64_t>(0, std::min(j1, visibility.limit(b1 - 1)) - j0));
+        for (int64_t b0 = 0; b0 < g_.queries; b0 += block_) {
+            const int64_t b1 = std::min(g_.queries, b0 + block_), n = F::padded(std::max<int64_t>(0, std::min(j1, visibility.limit(b1 - 1)) - j0));
             int64_t first = b1, last = b0;  // queries of the block that take part
             for (int64_t i0 = b0; i0 < b1; i0 += strip_rows) {
                 const int64_t rows = std::min(strip_rows, b1 - i0), visible = std::min(j1, visibility.limit(i0 + rows - 1)) - j0;
@@ -248,6 +250,7 @@ private:
     const ops::AttentionArgs& f_;
     Geometry g_;
     int64_t units_, width_;  // of a head's row, packed along k and along columns
+    int64_t block_;
     DistanceBias<Sum> bias_;
     Tensor partial_;  // [batch * heads, buckets]
 };

@@ -16,8 +16,8 @@
 
 namespace flanmoe::cpu::packed {
 
-constexpr int64_t key_tile = 128;
-constexpr int64_t strip_rows = 24;   ///< even, so that pairs of rows do not straddle strips
+constexpr int64_t key_tile = 256;
+constexpr int64_t strip_rows = 12;   ///< even, so that pairs of rows do not straddle strips
 constexpr int64_t margin = 32;       ///< zeros on both sides of a strip's rows, at least strip_rows and a vector
 
 // ---- packing --------------------------------------------------------------------------------------------------------------------------
