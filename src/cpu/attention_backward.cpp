@@ -6,6 +6,11 @@
 // One task per batch row and key head (its query heads one after the other), so that every sum has one owner and a fixed order. Loops: tile of keys,
 // block of queries, strip of queries. A strip's scores and d_out v^T stay in the first-level cache; what leaves it are d_s and p f, packed for the
 // three products over the block. The bias gradient is gathered by distance, then by bucket into one row of partial sums per batch row and head.
+//
+// Measured as in attention.cpp, GFLOP/s of four products (five are computed):
+//   encoder 512 x 512, bias             bf16 53 ms, 122 GFLOP/s; with dropout 57 ms, 113        f32 90 ms, 72; with dropout 95 ms, 68
+//   decoder 114 x 114, bias, causal     bf16 3.4 ms; with dropout 3.5 ms                        f32 4.2 ms; with dropout 4.5 ms
+// 64 rows x 4 heads of 16 x 16 x 32: 2.0 us a row and head with dropout.
 #include "cpu/attention_tile.hpp"
 #include "ops/run.hpp"
 
@@ -82,7 +87,7 @@ private:
         pieces([&]<class U>(U * State::*piece, int64_t count) { s.*piece = scratch.take<U>(count); });
         std::fill_n(s.d_key, F::padded(g_.keys) * width_, Sum{0});
         std::fill_n(s.d_value, F::padded(g_.keys) * width_, Sum{0});
-        std::fill_n(s.scores, strip_rows * strip_ld, Sum{0});
+        for (int64_t r = 0; r < strip_rows; ++r) std::fill_n(s.scores + r * strip_ld, margin, Sum{0});  // the right ones: add_diagonals
         const Visibility visibility(f_, row);
         for (int64_t head = kv_head * g_.group; head < (kv_head + 1) * g_.group; ++head) {
             begin_head(s, row, head);

@@ -1,7 +1,7 @@
 // What the forward and the backward of attention share: geometry, packing, which keys a query sees, the bias by distance, rows of probabilities.
 //
-// A task walks over tiles of `key_tile` keys; inside, over strips of `strip_rows` queries, whose scores stay in the first-level cache. The T5 bias
-// depends on j - i alone, so a head's bias is one array over distances and the bias of a row is a contiguous slice of it.
+// A task, one head of one batch row, walks over tiles of `key_tile` keys; inside, over strips of `strip_rows` queries, whose scores stay in the
+// first-level cache. The T5 bias depends on j - i alone, so a head's bias is one array over distances and the bias of a row is a contiguous slice of it.
 #pragma once
 
 #include "core/context.hpp"
@@ -17,8 +17,8 @@
 namespace flanmoe::cpu::packed {
 
 constexpr int64_t key_tile = 256;
-constexpr int64_t strip_rows = 12;   ///< even, so that pairs of rows do not straddle strips
-constexpr int64_t margin = 32;       ///< zeros on both sides of a strip's rows, at least strip_rows and a vector
+constexpr int64_t strip_rows = 12;  ///< even, so that pairs of rows do not straddle strips
+constexpr int64_t margin = 32;      ///< zeros on both sides of a strip's rows, at least strip_rows and a vector
 
 // ---- packing --------------------------------------------------------------------------------------------------------------------------
 

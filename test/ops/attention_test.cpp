@@ -13,7 +13,7 @@ using namespace flanmoe::test;
 
 namespace {
 
-enum class Segments { none, padded_keys, packed };
+enum class Segments { none, padded_keys, packed, scattered };
 
 struct Case {
     int64_t batch, heads, kv_heads, queries, keys, size;
@@ -39,6 +39,7 @@ const Case cases[] = {
     {2, 2, 2, 150, 150, 16, true, true, Segments::none, 140, 0, 0.1f},       // prefix longer than a tile
     {3, 2, 1, 17, 17, 7, true, true, Segments::padded_keys, 9, 0, 0.1f, 0.5},
     {1, 3, 3, 260, 5, 33, true, false, Segments::none, 0, 0, 0.5f, 0.125},
+    {2, 2, 2, 127, 127, 16, true, false, Segments::scattered, 0, 0, 0.1f},
 };
 
 /// Everything one case needs, in one type. q, k and v are slices of one fused tensor if they have the same length.
@@ -71,6 +72,11 @@ struct Operands {
             f.query_segments = segments(context, c, c.queries);
             set(f.query_segments, 0, 0, 77);  // sees nothing
         }
+        if (c.segments == Segments::scattered) {  // in row 1, stretches that see nothing between others that do
+            f.query_segments = make(context, DType::i32, {c.batch, c.queries});
+            for (int64_t row = 0; row < c.batch; ++row)
+                for (int64_t i = 0; i < c.queries; ++i) set(f.query_segments, row, i, row == 1 && i / 24 % 2 == 1 ? 2 : 1);
+        }
         if (c.prefix) {
             f.prefix_lengths = make(context, DType::i32, {c.batch});
             for (int64_t row = 0; row < c.batch; ++row) set(f.prefix_lengths, 0, row, static_cast<double>(c.prefix - row));
@@ -86,7 +92,8 @@ struct Operands {
         Tensor t = make(context, DType::i32, {c.batch, length});
         for (int64_t row = 0; row < c.batch; ++row) {
             const int64_t real = row == 1 ? (length + 3) / 4 : length - length / 8;
-            for (int64_t i = 0; i < length; ++i) set(t, row, i, static_cast<double>(i >= real ? 0 : c.segments == Segments::packed ? 1 + 3 * i / length : 1));
+            const int64_t count = c.segments == Segments::packed ? 3 : 1;
+            for (int64_t i = 0; i < length; ++i) set(t, row, i, static_cast<double>(i >= real ? 0 : 1 + count * i / length));
         }
         return t;
     }
@@ -128,7 +135,8 @@ void literal(const Case& c, const ops::AttentionArgs& a, const Tensor& out, cons
                 double sum = 0;
                 for (int64_t j = 0; j < c.keys; ++j) {
                     double score = 0;
-                    for (int64_t e = 0; e < c.size; ++e) score += get(a.q, row * c.queries + i, h * c.size + e) * get(a.k, row * c.keys + j, kv * c.size + e);
+                    for (int64_t e = 0; e < c.size; ++e)
+                        score += get(a.q, row * c.queries + i, h * c.size + e) * get(a.k, row * c.keys + j, kv * c.size + e);
                     score *= c.scale;
                     if (c.bias) score += get(a.bias_table, literal_bucket(!c.causal, j - i - c.offset), h);
                     sum += p[static_cast<size_t>(j)] = visible(a, row, i, j) ? std::exp(score) : 0;
@@ -137,8 +145,10 @@ void literal(const Case& c, const ops::AttentionArgs& a, const Tensor& out, cons
                 set(log_sum, 0, query, std::log(sum));
                 for (int64_t e = 0; e < c.size; ++e) {
                     double value = 0;
-                    for (int64_t j = 0; j < c.keys; ++j)
-                        value += p[static_cast<size_t>(j)] * a.dropout.factor(static_cast<uint64_t>(query * c.keys + j)) * get(a.v, row * c.keys + j, kv * c.size + e);
+                    for (int64_t j = 0; j < c.keys; ++j) {
+                        const double factor = a.dropout.factor(static_cast<uint64_t>(query * c.keys + j));
+                        value += p[static_cast<size_t>(j)] * factor * get(a.v, row * c.keys + j, kv * c.size + e);
+                    }
                     set(out, row * c.queries + i, h * c.size + e, sum > 0 ? value / sum : 0);
                 }
             }
@@ -235,6 +245,17 @@ TEST_SUITE("ops/attention") {
         o.run(context);
         CHECK(same_bits(o.backward.d_q, d_q));
         for (int64_t b = 0; b < once.rows(); ++b) CHECK(get(o.backward.d_bias_table, b, 1) == 2 * get(once, b, 1));
+    }
+
+    TEST_CASE("a bias table of the accumulation type serves bf16 too") {
+        Context context;
+        Operands o(context, cases[2], DType::bf16);
+        o.run(context);
+        const Tensor out = convert(context, o.forward.out, DType::bf16), d_q = convert(context, o.backward.d_q, DType::bf16);
+        o.forward.bias_table = convert(context, o.forward.bias_table, DType::f32);
+        o.run(context);
+        CHECK(same_bits(o.forward.out, out));
+        CHECK(same_bits(o.backward.d_q, d_q));
     }
 
     TEST_CASE("decoding step by step over a cache equals the causal forward") {
