@@ -1,0 +1,28 @@
+// Plain tables for terminals: aligned columns, a line under the head, numbers and sizes that people can read.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace flanmoe::cli {
+
+enum class Align { left, right };
+
+class Table {
+public:
+    explicit Table(std::vector<std::pair<std::string, Align>> columns) : columns_(std::move(columns)) {}
+    void add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+    /// UTF-8 text; every line ends in a line feed, none in blanks.
+    std::string text() const;
+
+private:
+    std::vector<std::pair<std::string, Align>> columns_;
+    std::vector<std::vector<std::string>> rows_;
+};
+
+std::string thousands(int64_t number);   ///< 1,234,567
+std::string human_bytes(int64_t bytes);  ///< 1.2 MB, decimal units
+
+}  // namespace flanmoe::cli
