@@ -13,5 +13,6 @@ int main(int argc, char** argv) {
     flanmoe::cli::add_config(program);
     flanmoe::cli::add_bench(program);
     flanmoe::cli::add_parity(program);
+    flanmoe::cli::add_inspect(program);
     return flanmoe::cli::run(program, argc, argv);
 }

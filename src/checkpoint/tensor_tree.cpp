@@ -95,8 +95,9 @@ public:
                 branch = std::move(below[0]);
             }
             const bool last = i + 1 == branches.size();
-            add_row(branch, root ? "" : guide + (last ? "└─ " : "├─ "), path);
-            show(branch.nodes, root ? "" : guide + (last ? "   " : "│  "), rows_path_, false);
+            const std::string path_here = root ? branch.label : path + "." + branch.label;
+            add_row(branch, root ? "" : guide + (last ? "└─ " : "├─ "), path_here);
+            show(branch.nodes, root ? "" : guide + (last ? "   " : "│  "), path_here, false);
         }
     }
 
@@ -104,34 +105,33 @@ private:
     // The children of nodes with the same structure, numbered ones folded; a child that only holds numbers is replaced by its own children.
     std::vector<Branch> branches_of(const std::vector<const Node*>& parents, const std::string& prefix) const {
         std::vector<Branch> branches;
+        std::vector<std::vector<int64_t>> numbers;
         std::map<std::pair<std::string, std::string>, size_t> groups;  // front of the name and structure -> branch
-        std::vector<std::pair<std::string, std::vector<int64_t>>> names;
         for (const auto& [name, unused] : parents[0]->children) {
             std::vector<const Node*> nodes;
             for (const Node* parent : parents) nodes.push_back(parent->children.at(name).get());
             if (nodes[0]->only_numbers_below()) {
-                for (Branch& branch : branches_of(nodes, prefix + printable(name) + ".")) {
-                    branches.push_back(std::move(branch));
-                    names.push_back({branches.back().label, {}});
-                }
+                for (Branch& branch : branches_of(nodes, prefix + printable(name) + ".")) branches.push_back(std::move(branch));
+                numbers.resize(branches.size());
                 continue;
             }
             const Numbered numbered(name);
-            if (fold_ && numbered.number >= 0) {
-                const auto [group, fresh] = groups.try_emplace({numbered.front, nodes[0]->signature}, branches.size());
+            const bool letter = name.size() == 1 && numbered.number < 0;  // q, k, v
+            if (fold_ && (letter || numbered.number >= 0)) {
+                const auto [group, fresh] = groups.try_emplace({letter ? "" : numbered.front, nodes[0]->signature}, branches.size());
                 if (!fresh) {
                     Branch& branch = branches[group->second];
                     branch.nodes.insert(branch.nodes.end(), nodes.begin(), nodes.end());
-                    names[group->second].second.push_back(numbered.number);
+                    if (letter) branch.label += "," + printable(name);
+                    if (!letter) numbers[group->second].push_back(numbered.number);
                     continue;
                 }
-                names.push_back({prefix + printable(numbered.front), {numbered.number}});
-            } else {
-                names.push_back({prefix + printable(name), {}});
             }
-            branches.push_back({"", std::move(nodes)});
+            const bool cut = fold_ && !letter && numbered.number >= 0;
+            branches.push_back({prefix + printable(cut ? numbered.front : name), std::move(nodes)});
+            numbers.push_back(cut ? std::vector<int64_t>{numbered.number} : std::vector<int64_t>());
         }
-        for (size_t i = 0; i < branches.size(); ++i) branches[i].label = names[i].first + ranges(names[i].second);
+        for (size_t i = 0; i < branches.size(); ++i) branches[i].label += ranges(numbers[i]);
         return branches;
     }
 
@@ -144,7 +144,7 @@ private:
         TreeRow row;
         row.guide = guide;
         row.label = branch.label;
-        row.path = path.empty() ? branch.label : path + "." + branch.label;
+        row.path = path;
         row.leaf = branch.nodes[0]->tensor != nullptr;
         row.copies = static_cast<int64_t>(branch.nodes.size());
         for (const Node* node : branch.nodes) {
@@ -154,12 +154,10 @@ private:
                 collect(*node, row.tensors);
         }
         for (const TensorEntry* tensor : row.tensors) row.parameters += tensor->elements(), row.bytes += tensor->bytes();
-        rows_path_ = row.path;
         rows.push_back(std::move(row));
     }
 
     bool fold_;
-    std::string rows_path_;  // of the last row
 };
 
 }  // namespace

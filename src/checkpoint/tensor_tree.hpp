@@ -1,7 +1,7 @@
 // Tensors as a tree of their names, in which numbered branches that look the same (layers, experts) are folded into one.
 //
 // Names are cut at the dots. Siblings whose names differ only in a number at their end and whose sub-trees have the same names, types and shapes
-// become one branch, "block.1-7"; a branch with a single child is joined with it.
+// become one branch, "block.1-7", and so do those with names of one letter, "k,q,v"; a branch with a single child is joined with it.
 #pragma once
 
 #include "checkpoint/safetensors.hpp"

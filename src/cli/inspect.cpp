@@ -180,6 +180,7 @@ Json inspection_json(const Inspection& found, bool with_statistics) {
     json["bytes"] = found.bytes;
     for (int i = 0; i < tensor_kinds; ++i)
         if (found.tensors_by_kind[static_cast<size_t>(i)]) json["parameters_by_kind"][name_of(static_cast<TensorKind>(i))] = found.parameters_by_kind[static_cast<size_t>(i)];
+    if (found.config) json["config"] = Json::parse(read_file(found.path / "config.json"));
     if (!found.config_problem.empty()) json["config_problem"] = found.config_problem;
     add_training_json(json, found);
     const std::vector<Found> tensors = sorted_tensors(found.weights);
