@@ -7,7 +7,6 @@
 #include "data/tokenizer.hpp"
 #include "data/vocabulary.hpp"
 
-#include <fmt/ranges.h>
 
 #include <iostream>
 #include <sstream>

@@ -55,8 +55,11 @@ public:
         // Numbers of shards and slots of one pass draw from different layers of the key.
         const int64_t offset = moving_ ? static_cast<int64_t>(RandomStream({seed, step, 1, Purpose::span_corruption}, s * 2).below(static_cast<uint64_t>(window_))) : 0;
         const int64_t begin = offset + (slot - first_slot_[s] - 1) * window_;
-        const int64_t first = std::max<int64_t>(begin, 0), last = std::min(begin + window_, shard.tokens());
-        if (last - first < 2) return false;
+        const int64_t first = std::clamp<int64_t>(begin, 0, shard.tokens()), last = std::min(begin + window_, shard.tokens());
+        if (last - first < 2) {
+            shard.read(first, std::max<int64_t>(last - first, 0), example.inputs);
+            return false;
+        }
         thread_local std::vector<int32_t> tokens;
         shard.read(first, last - first, tokens);
         RandomStream random({seed, step, 0, Purpose::span_corruption}, static_cast<uint64_t>(slot) << 20);

@@ -34,7 +34,8 @@ public:
     virtual ~ExampleSource() = default;
     /// Slots of one pass over the source, at least 1.
     virtual int64_t size() const = 0;
-    /// Fills the example of a slot in pass number `pass`; false if the slot is too short to be an example.
+    /// Fills the example of a slot in pass number `pass`. False if the slot is too short to be one (an end of a shard); `inputs` then holds what
+    /// is left out, at most one token.
     virtual bool get(int64_t pass, int64_t slot, Example& example) const = 0;
     /// Of the content and the settings that shape the examples.
     virtual uint64_t hash() const = 0;

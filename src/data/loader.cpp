@@ -22,7 +22,7 @@ std::string LoaderState::to_json() const {
                                   {"examples", counts.examples},
                                   {"input_tokens", counts.input_tokens},
                                   {"target_tokens", counts.target_tokens},
-                                  {"too_short", counts.too_short},
+                                  {"left_out", counts.left_out},
                                   {"data_hash", fmt::format("{:016x}", data_hash)}}
         .dump();
 }
@@ -38,7 +38,7 @@ LoaderState LoaderState::from_json(const std::string& text) {
                                                            {"examples", &state.counts.examples},
                                                            {"input_tokens", &state.counts.input_tokens},
                                                            {"target_tokens", &state.counts.target_tokens},
-                                                           {"too_short", &state.counts.too_short}};
+                                                           {"left_out", &state.counts.left_out}};
         for (const auto& [name, value] : fields) {
             *value = json.at(name).get<int64_t>();
             if (*value < 0) throw std::runtime_error(std::string(name) + " is negative");

@@ -108,7 +108,9 @@ bool RowStream::fetch(int64_t end) {
         if (passed > 2 * epoch_size()) fail(Exit::bad_data, "no part of the training data is long enough for an example; give more text");
         const Mixture::Place place = mixture_->at(position_);
         has_pending_ = sources_[place.source]->get(place.pass, place.slot, pending_);
-        if (!has_pending_) ++position_, ++counts_.too_short;
+        if (has_pending_) break;
+        ++position_;
+        counts_.left_out += static_cast<int64_t>(pending_.inputs.size());
     }
     return has_pending_;
 }

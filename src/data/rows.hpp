@@ -44,7 +44,7 @@ RowLengths row_lengths(const std::vector<Row>& rows, const DataConfig& config);
 /// Running totals; saved and restored with the position.
 struct RowCounts {
     int64_t rows = 0, examples = 0, input_tokens = 0, target_tokens = 0;
-    int64_t too_short = 0;  ///< windows of less than two tokens at the ends of shards, left out
+    int64_t left_out = 0;  ///< single tokens at the ends of shards, too few for a window
 };
 
 /// The endless stream of rows over a mixture of sources.
