@@ -42,8 +42,8 @@ void add_shard(CLI::App& parent) {
                             fmt::format("{:.1f} M tokens, {} documents, {} shards", static_cast<double>(p.tokens) * 1e-6, p.documents, p.shards));
         });
         progress.finish();
-        fmt::print("{}: {} shards ({} kept), {} documents, {} tokens of {} bytes of text", a->out, summary.shards, summary.reused, summary.documents, summary.tokens,
-                   summary.text_bytes);
+        fmt::print("{}: {} shards ({} kept), {} documents, {} tokens of {} bytes of text", a->out, summary.shards, summary.reused, summary.documents,
+                   summary.tokens, summary.text_bytes);
         fmt::print("; {} empty documents left out, {} malformed skipped\n", summary.empty, summary.malformed);
     });
 }
@@ -59,14 +59,16 @@ std::string excerpt(std::string text, size_t length) {
 
 void show_shards(const std::string& path, int64_t count, bool verify) {
     const ShardFolder folder(path, verify);
-    fmt::print("{} shards, {} documents, {} tokens{}\n", folder.shards().size(), folder.documents(), folder.tokens(), verify ? ", all hashes match" : "");
+    fmt::print("{} shards, {} documents, {} tokens{}\n", folder.shards().size(), folder.documents(), folder.tokens(),
+               verify ? ", all hashes match" : "");
     const auto tokenizer = fs::exists(fs::path(path) / "spiece.model") ? Tokenizer::load(path) : nullptr;
     std::vector<int32_t> ids;
     for (const TokenShard& shard : folder.shards()) {
         for (int64_t d = 0; d < shard.documents() && count > 0; ++d, --count) {
             const auto [begin, end] = shard.document(d);
             shard.read(begin, std::min<int64_t>(end - begin, 100), ids);
-            fmt::print("document of {} tokens: {}\n", end - begin, tokenizer ? excerpt(tokenizer->decode(ids), 200) : fmt::format("{} ...", ids.empty() ? 0 : ids[0]));
+            fmt::print("document of {} tokens: {}\n", end - begin,
+                       tokenizer ? excerpt(tokenizer->decode(ids), 200) : fmt::format("{} ...", ids.empty() ? 0 : ids[0]));
         }
     }
 }
@@ -107,10 +109,16 @@ void add_show(CLI::App& parent) {
     command.add_option("--count", a->count, "Documents or examples to print")->capture_default_str();
     command.add_flag("--verify", a->verify, "Check the hash of every shard");
     command.add_option("--tokenizer", a->tokenizer, "spiece.model or its folder: also count the tokens of examples");
-    command.add_option("--inputs-key", a->keys.inputs, "Field of the inputs; may be repeated: the first that a line has")->allow_extra_args(false)->capture_default_str();
+    command.add_option("--inputs-key", a->keys.inputs, "Field of the inputs; may be repeated: the first that a line has")
+        ->allow_extra_args(false)
+        ->capture_default_str();
     command.add_option("--targets-key", a->keys.targets, "Field of the targets; the same")->allow_extra_args(false)->capture_default_str();
-    command.add_option("--malformed", a->malformed, "Malformed lines: fail, or skip (and count)")->check(CLI::IsMember({"fail", "skip"}))->capture_default_str();
-    command.footer("Example:\n  flanmoe data show shards --verify\n  flanmoe data show train.jsonl --inputs-key question --targets-key answer --tokenizer vocabulary");
+    command.add_option("--malformed", a->malformed, "Malformed lines: fail, or skip (and count)")
+        ->check(CLI::IsMember({"fail", "skip"}))
+        ->capture_default_str();
+    command.footer(
+        "Example:\n  flanmoe data show shards --verify\n  flanmoe data show train.jsonl --inputs-key question --targets-key answer --tokenizer "
+        "vocabulary");
     command.callback([a] {
         if (!fs::exists(a->path)) fail(Exit::missing_input, "{} does not exist; name a folder of shards or JSONL examples", a->path);
         if (fs::exists(fs::path(a->path) / "manifest.json"))

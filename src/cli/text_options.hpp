@@ -17,9 +17,14 @@ struct TextArguments {
 
     void add_to(CLI::App& command) {
         command.add_option("--encoding", encoding, "Encoding of the text: utf-8, latin-1 or cp1252")->capture_default_str();
-        command.add_option("--documents", boundaries, "A document of a plain text file is: file, blank-line (up to the next one) or line")->capture_default_str();
-        command.add_option("--key", keys, "Field of JSONL lines that holds text; may be repeated: those that a line has are joined")->allow_extra_args(false)->capture_default_str();
-        command.add_option("--malformed", malformed, "Malformed lines and invalid text: fail, or skip (and count)")->check(CLI::IsMember({"fail", "skip"}))->capture_default_str();
+        command.add_option("--documents", boundaries, "A document of a plain text file is: file, blank-line (up to the next one) or line")
+            ->capture_default_str();
+        command.add_option("--key", keys, "Field of JSONL lines that holds text; may be repeated: those that a line has are joined")
+            ->allow_extra_args(false)
+            ->capture_default_str();
+        command.add_option("--malformed", malformed, "Malformed lines and invalid text: fail, or skip (and count)")
+            ->check(CLI::IsMember({"fail", "skip"}))
+            ->capture_default_str();
     }
 
     TextOptions options() const {

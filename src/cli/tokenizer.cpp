@@ -41,15 +41,16 @@ void add_train(CLI::App& parent) {
     command.callback([a] {
         DocumentReader reader(find_input_files(a->inputs), a->text.options());
         const std::vector<std::string> sentences = sample_sentences(reader, a->vocabulary.sentences, a->vocabulary.seed);
-        info("{} documents ({} empty, {} malformed skipped), learning from {} lines", reader.counts().documents, reader.counts().empty, reader.counts().malformed,
-             sentences.size());
+        info("{} documents ({} empty, {} malformed skipped), learning from {} lines", reader.counts().documents, reader.counts().empty,
+             reader.counts().malformed, sentences.size());
         const Tokenizer tokenizer(train_vocabulary(sentences, a->vocabulary), a->sentinels);
         std::error_code error;
         fs::create_directories(a->out, error);
-        if (error || !fs::is_directory(a->out)) fail(Exit::cannot_create, "cannot create the folder {}: {}", a->out, error ? error.message() : "a file is in the way");
+        if (error || !fs::is_directory(a->out))
+            fail(Exit::cannot_create, "cannot create the folder {}: {}", a->out, error ? error.message() : "a file is in the way");
         tokenizer.save_tokenizer_files(a->out);
-        fmt::print("{}: {} pieces + {} sentinels = {} ids, {} embedding rows\n", (fs::path(a->out) / "spiece.model").string(), tokenizer.pieces(), tokenizer.sentinels(),
-                   tokenizer.size(), tokenizer.vocabulary_rows());
+        fmt::print("{}: {} pieces + {} sentinels = {} ids, {} embedding rows\n", (fs::path(a->out) / "spiece.model").string(), tokenizer.pieces(),
+                   tokenizer.sentinels(), tokenizer.size(), tokenizer.vocabulary_rows());
     });
 }
 
@@ -129,9 +130,10 @@ void add_info(CLI::App& parent) {
     command.callback([vocabulary] {
         const auto t = Tokenizer::load(*vocabulary);
         fmt::print("pieces          {}\nsentinels       {}", t->pieces(), t->sentinels());
-        if (t->sentinels() > 0) fmt::print("  (<extra_id_0> = {}, <extra_id_{}> = {})", t->sentinel(0), t->sentinels() - 1, t->sentinel(t->sentinels() - 1));
-        fmt::print("\nids             {}\nembedding rows  {}\npad, end, unk   {} {} {}\nhash            {:016x}\n", t->size(), t->vocabulary_rows(), t->pad_id(), t->eos_id(),
-                   t->unk_id(), t->hash());
+        if (t->sentinels() > 0)
+            fmt::print("  (<extra_id_0> = {}, <extra_id_{}> = {})", t->sentinel(0), t->sentinels() - 1, t->sentinel(t->sentinels() - 1));
+        fmt::print("\nids             {}\nembedding rows  {}\npad, end, unk   {} {} {}\nhash            {:016x}\n", t->size(), t->vocabulary_rows(),
+                   t->pad_id(), t->eos_id(), t->unk_id(), t->hash());
     });
 }
 

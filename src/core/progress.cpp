@@ -18,7 +18,8 @@ std::string clock_text(double seconds) {
     return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60) : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
-Progress::Progress(std::string label, double plain_seconds) : label_(std::move(label)), plain_seconds_(plain_seconds), terminal_(isatty(STDERR_FILENO) != 0) {}
+Progress::Progress(std::string label, double plain_seconds)
+    : label_(std::move(label)), plain_seconds_(plain_seconds), terminal_(isatty(STDERR_FILENO) != 0) {}
 
 Progress::~Progress() { finish(); }
 
@@ -29,8 +30,8 @@ std::string Progress::line(double fraction, const std::string& note) const {
     const int percent = static_cast<int>(fraction * 100);
     if (!terminal_) return fmt::format("{}: {} %, {}, {} left", label_, percent, note, left);
     const int filled = static_cast<int>(fraction * bar_width);
-    return fmt::format("{} [{}{}] {:3} %  {} left  {}", label_, std::string(static_cast<size_t>(filled), '#'), std::string(static_cast<size_t>(bar_width - filled), ' '),
-                       percent, left, note);
+    return fmt::format("{} [{}{}] {:3} %  {} left  {}", label_, std::string(static_cast<size_t>(filled), '#'),
+                       std::string(static_cast<size_t>(bar_width - filled), ' '), percent, left, note);
 }
 
 void Progress::update(double fraction, const std::string& note) {

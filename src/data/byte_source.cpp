@@ -45,7 +45,8 @@ struct ByteSource::State {
     size_t read_gzip(char* bytes, size_t size);
     size_t read_zstandard(char* bytes, size_t size);
     [[noreturn]] void damaged(std::string_view reason) const {
-        fail(Exit::bad_data, "{} is damaged: {} (at byte {} of the file); copy or download it again", path.string(), reason, consumed - static_cast<int64_t>(end - begin));
+        fail(Exit::bad_data, "{} is damaged: {} (at byte {} of the file); copy or download it again", path.string(), reason,
+             consumed - static_cast<int64_t>(end - begin));
     }
 };
 

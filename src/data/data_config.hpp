@@ -13,15 +13,15 @@ namespace flanmoe {
 enum class Objective : uint8_t { span_corruption, prefix_lm, instruct };
 /// A malformed line or invalid UTF-8: stop with file and line, or skip and count it.
 enum class MalformedPolicy : uint8_t { fail, skip };
-/// An example that is too long: keep the start or the end of its inputs (targets always keep their start; the end mark is kept), or drop it. All are counted.
+/// An example that is too long: keep the start or the end of its inputs (targets keep their start, both keep the end mark), or drop it. All are counted.
 enum class Truncation : uint8_t { keep_start, keep_end, drop };
 
 struct DataConfig {
     Objective objective = Objective::span_corruption;
     std::vector<std::string> train;       ///< token shard folders, or JSONL files (.gz, .zst too) and folders of them; each entry is one source
     std::vector<std::string> validation;  ///< the same, for validation; empty = none
-    std::vector<double> weights;          ///< one share per entry of `train`; empty = in proportion to size (after `cap`). Shards are always read whole
-    int64_t cap = 0;                      ///< at most so many examples of a source in an epoch (instruct); 0 = all
+    std::vector<double> weights;  ///< one share per entry of `train`; empty = in proportion to size (after `cap`).
+    int64_t cap = 0;                      ///< at most so many examples or windows of a source in an epoch; 0 = all
     std::string tokenizer;                ///< path of spiece.model, or of a folder that holds it
     int64_t sentinels = 100;              ///< `<extra_id_k>` pieces after the vocabulary
 

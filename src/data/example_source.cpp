@@ -53,7 +53,8 @@ public:
         const auto seed = static_cast<uint64_t>(config_.seed);
         const auto step = static_cast<uint32_t>(pass);
         // Numbers of shards and slots of one pass draw from different layers of the key.
-        const int64_t offset = moving_ ? static_cast<int64_t>(RandomStream({seed, step, 1, Purpose::span_corruption}, s * 2).below(static_cast<uint64_t>(window_))) : 0;
+        const int64_t offset =
+            moving_ ? static_cast<int64_t>(RandomStream({seed, step, 1, Purpose::span_corruption}, s * 2).below(static_cast<uint64_t>(window_))) : 0;
         const int64_t begin = offset + (slot - first_slot_[s] - 1) * window_;
         const int64_t first = std::clamp<int64_t>(begin, 0, shard.tokens()), last = std::min(begin + window_, shard.tokens());
         if (last - first < 2) {
@@ -101,7 +102,9 @@ public:
         counts_.examples = found.examples;
         counts_.malformed = found.malformed;
         counts_.tokens = static_cast<int64_t>(ids_.size());
-        if (ends_.empty()) fail(Exit::bad_data, "no example of {} fits into encoder_length {} and decoder_length {}; raise them or truncate", path, config.encoder_length, config.decoder_length);
+        if (ends_.empty())
+            fail(Exit::bad_data, "no example of {} fits into encoder_length {} and decoder_length {}; raise them or truncate", path,
+                 config.encoder_length, config.decoder_length);
         hash_ = combine(hash_of_settings(config), XXH3_64bits(ids_.data(), ids_.size() * sizeof(int32_t)));
         hash_ = combine(hash_, XXH3_64bits(ends_.data(), ends_.size() * sizeof(Ends)));
     }
@@ -147,7 +150,8 @@ private:
         const auto most_targets = static_cast<size_t>(config_.decoder_length) - (config_.encoder_decoder ? 1 : 2);
         const bool long_targets = example.targets.size() > most_targets;
         const size_t kept_targets = std::min(example.targets.size(), most_targets);
-        const auto most_inputs = static_cast<size_t>(config_.encoder_decoder ? config_.encoder_length - 1 : config_.decoder_length - static_cast<int64_t>(kept_targets) - 2);
+        const auto most_inputs = static_cast<size_t>(config_.encoder_decoder ? config_.encoder_length - 1
+                                                                             : config_.decoder_length - static_cast<int64_t>(kept_targets) - 2);
         const bool long_inputs = example.inputs.size() > most_inputs;
         if (config_.truncation == Truncation::drop && (long_targets || long_inputs)) {
             ++counts_.dropped;
@@ -184,12 +188,14 @@ void resolve_span_corruption(DataConfig& config, const Tokenizer& tokenizer) {
         fail(Exit::usage, "data.objective = \"span_corruption\" needs an encoder-decoder model; use \"prefix_lm\" for a decoder-only one");
     const SpanCounts counts = span_counts(corruption_window(config), config.noise_density, config.mean_span);
     if (counts.spans > tokenizer.sentinels())
-        fail(Exit::usage, "span corruption of {} tokens masks {} spans, but the vocabulary has {} sentinels; shorten data.encoder_length, raise data.mean_span or data.sentinels",
+        fail(Exit::usage,
+             "span corruption of {} tokens masks {} spans, but the vocabulary has {} sentinels; shorten data.encoder_length, raise data.mean_span or "
+             "data.sentinels",
              config.encoder_length, counts.spans, tokenizer.sentinels());
     if (config.decoder_length == 0) config.decoder_length = counts.targets();
     if (config.decoder_length < counts.targets())
-        fail(Exit::usage, "data.decoder_length = {} is too short for span corruption of {} input tokens; set it to {}, or to 0 to have it solved", config.decoder_length,
-             config.encoder_length, counts.targets());
+        fail(Exit::usage, "data.decoder_length = {} is too short for span corruption of {} input tokens; set it to {}, or to 0 to have it solved",
+             config.decoder_length, config.encoder_length, counts.targets());
 }
 
 }  // namespace
@@ -206,12 +212,14 @@ DataConfig resolve_data_config(DataConfig config, const Tokenizer& tokenizer) {
         if (!good) fail(Exit::usage, "data.{} = {} is out of range; {}", field, value, remedy);
     };
     constexpr int64_t longest = 1 << 20;
-    check(config.encoder_length >= (config.encoder_decoder ? 3 : 0) && config.encoder_length <= longest, "encoder_length", config.encoder_length, "choose at least 3 tokens");
-    check(config.decoder_length >= 0 && config.decoder_length != 1 && config.decoder_length != 2 && config.decoder_length <= longest, "decoder_length", config.decoder_length,
+    check(config.encoder_length >= (config.encoder_decoder ? 3 : 0) && config.encoder_length <= longest, "encoder_length", config.encoder_length,
           "choose at least 3 tokens");
+    check(config.decoder_length >= 0 && config.decoder_length != 1 && config.decoder_length != 2 && config.decoder_length <= longest,
+          "decoder_length", config.decoder_length, "choose at least 3 tokens");
     check(config.batch_rows >= 1, "batch_rows", config.batch_rows, "choose at least 1");
     if (config.micro_batch_rows == 0) config.micro_batch_rows = config.batch_rows;
-    check(config.micro_batch_rows >= 1 && config.batch_rows % config.micro_batch_rows == 0, "micro_batch_rows", config.micro_batch_rows, "it must divide data.batch_rows");
+    check(config.micro_batch_rows >= 1 && config.batch_rows % config.micro_batch_rows == 0, "micro_batch_rows", config.micro_batch_rows,
+          "it must divide data.batch_rows");
     if (config.validation_rows == 0) config.validation_rows = config.micro_batch_rows;
     check(config.validation_rows >= 1, "validation_rows", config.validation_rows, "choose at least 1");
     check(config.validation_batches >= 0, "validation_batches", config.validation_batches, "choose 0 or more");
@@ -219,9 +227,11 @@ DataConfig resolve_data_config(DataConfig config, const Tokenizer& tokenizer) {
     check(config.prefetch >= 0, "prefetch", config.prefetch, "choose 0 or more");
     check(config.pad_multiple >= 1, "pad_multiple", config.pad_multiple, "choose at least 1");
     if (!config.weights.empty() && config.weights.size() != config.train.size())
-        fail(Exit::usage, "data.weights has {} entries, but data.train {}; give one weight for each, or none", config.weights.size(), config.train.size());
+        fail(Exit::usage, "data.weights has {} entries, but data.train {}; give one weight for each, or none", config.weights.size(),
+             config.train.size());
     for (double weight : config.weights)
-        if (!(weight > 0)) fail(Exit::usage, "data.weights holds {}, but weights are positive numbers; leave a source out of data.train instead", weight);
+        if (!(weight > 0))
+            fail(Exit::usage, "data.weights holds {}, but weights are positive numbers; leave a source out of data.train instead", weight);
     if (config.objective == Objective::span_corruption) resolve_span_corruption(config, tokenizer);
     if (config.objective == Objective::prefix_lm && config.decoder_length == 0) config.decoder_length = config.encoder_length;
     check(config.decoder_length >= 3, "decoder_length", config.decoder_length, "set the length of the longest targets to train on");

@@ -45,13 +45,15 @@ protected:
     SourceCounts counts_;
 };
 
-/// Fills in what a config leaves open and checks it against the vocabulary: decoder_length, micro_batch_rows, validation_rows. Exit::usage with field and remedy.
+/// Fills in what a config leaves open and checks it against the vocabulary: decoder_length, micro_batch_rows, validation_rows. Exit::usage with field
+/// and remedy.
 DataConfig resolve_data_config(DataConfig config, const Tokenizer& tokenizer);
 
 /// Raw tokens of a window: as many as the lengths of a resolved config hold. Not for instruct.
 int64_t window_tokens(const DataConfig& config);
 
-/// Opens one entry of `train` or `validation` of a resolved config. `moving_windows`: windows begin at a random offset that differs from pass to pass.
+/// Opens one entry of `train` or `validation` of a resolved config. `moving_windows`: windows begin at a random offset that differs from pass to
+/// pass.
 std::unique_ptr<ExampleSource> open_source(const std::string& path, const DataConfig& config, const Tokenizer& tokenizer, bool moving_windows);
 
 }  // namespace flanmoe

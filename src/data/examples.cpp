@@ -10,12 +10,6 @@ namespace flanmoe {
 
 namespace {
 
-std::string joined(const std::vector<std::string>& names, std::string_view between) {
-    std::string text;
-    for (const std::string& name : names) text.append(text.empty() ? "" : between).append(name);
-    return text;
-}
-
 JsonLine::Field first_field(const JsonLine& json, const std::vector<std::string>& names, std::string& name) {
     for (const std::string& candidate : names) {
         JsonLine::Field field = json.field(candidate);
@@ -45,19 +39,22 @@ std::string parse_example(JsonLine& json, std::string_view line, const ExampleKe
 
     JsonLine::Field targets = first_field(json, keys.targets, name);
     if (targets.kind == JsonLine::Kind::missing) return missing(keys.targets);
-    if (targets.kind == JsonLine::Kind::other || targets.texts.empty()) return fmt::format("has a field '{}' that is neither a text nor a list of texts", name);
+    if (targets.kind == JsonLine::Kind::other || targets.texts.empty())
+        return fmt::format("has a field '{}' that is neither a text nor a list of texts", name);
     example.targets = std::move(targets.texts);
     for (std::string& target : example.targets) remove_suffix(target, keys.remove_suffix);
 
     if (!keys.options.empty()) {
         JsonLine::Field options = json.field(keys.options);
-        if (options.kind == JsonLine::Kind::text || options.kind == JsonLine::Kind::other) return fmt::format("has a field '{}' that is not a list of texts", keys.options);
+        if (options.kind == JsonLine::Kind::text || options.kind == JsonLine::Kind::other)
+            return fmt::format("has a field '{}' that is not a list of texts", keys.options);
         example.options = std::move(options.texts);
         for (std::string& option : example.options) remove_suffix(option, keys.remove_suffix);
     }
     if (!keys.task.empty()) {
         const JsonLine::Field task = json.field(keys.task);
-        if (task.kind == JsonLine::Kind::list || task.kind == JsonLine::Kind::other) return fmt::format("has a field '{}' that is not a text", keys.task);
+        if (task.kind == JsonLine::Kind::list || task.kind == JsonLine::Kind::other)
+            return fmt::format("has a field '{}' that is not a text", keys.task);
         if (task.kind == JsonLine::Kind::text) example.task = task.texts[0];
     }
     return {};
@@ -69,7 +66,8 @@ ExampleKeys example_keys(const DataConfig& config) {
     return {config.inputs_keys, config.targets_keys, config.options_key, config.task_key, config.remove_suffix};
 }
 
-ExampleCounts for_each_example(const std::vector<std::string>& paths, const ExampleKeys& keys, MalformedPolicy policy, const std::function<void(TaskExample&&)>& take) {
+ExampleCounts for_each_example(const std::vector<std::string>& paths, const ExampleKeys& keys, MalformedPolicy policy,
+                               const std::function<void(TaskExample&&)>& take) {
     if (keys.inputs.empty() || keys.targets.empty()) fail(Exit::usage, "no field is named for inputs or targets; name at least one for each");
     ExampleCounts counts;
     JsonLine json;
@@ -88,19 +86,21 @@ ExampleCounts for_each_example(const std::vector<std::string>& paths, const Exam
                 ++counts.examples;
                 take(std::move(example));
             } else if (policy == MalformedPolicy::fail) {
-                fail(Exit::bad_data, "{}:{} {}; repair the line, name other fields, or skip such lines (malformed = \"skip\")", file.path.string(), reader.line_number(),
-                     problem);
+                fail(Exit::bad_data, "{}:{} {}; repair the line, name other fields, or skip such lines (malformed = \"skip\")", file.path.string(),
+                     reader.line_number(), problem);
             } else {
                 ++counts.malformed;
             }
         }
     }
     if (counts.examples == 0)
-        fail(Exit::bad_data, "{} holds no examples ({} malformed lines); name files with one JSON object a line", joined(paths, ", "), counts.malformed);
+        fail(Exit::bad_data, "{} holds no examples ({} malformed lines); name files with one JSON object a line", joined(paths, ", "),
+             counts.malformed);
     return counts;
 }
 
-std::vector<TaskExample> read_examples(const std::vector<std::string>& paths, const ExampleKeys& keys, MalformedPolicy policy, ExampleCounts* counts) {
+std::vector<TaskExample> read_examples(const std::vector<std::string>& paths, const ExampleKeys& keys, MalformedPolicy policy,
+                                       ExampleCounts* counts) {
     std::vector<TaskExample> examples;
     const ExampleCounts found = for_each_example(paths, keys, policy, [&](TaskExample&& example) { examples.push_back(std::move(example)); });
     if (counts) *counts = found;

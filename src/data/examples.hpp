@@ -40,10 +40,11 @@ struct ExampleCounts {
 
 /// Calls `take` for every example in order. A line that is not UTF-8, no JSON object, or without the fields is an error (Exit::bad_data with file,
 /// line and remedy), or counted in the result and skipped. Blank lines are no examples. Exit::bad_data if there is no example at all.
-ExampleCounts for_each_example(const std::vector<std::string>& paths, const ExampleKeys& keys, MalformedPolicy policy, const std::function<void(TaskExample&&)>& take);
+ExampleCounts for_each_example(const std::vector<std::string>& paths, const ExampleKeys& keys, MalformedPolicy policy,
+                               const std::function<void(TaskExample&&)>& take);
 
 /// All examples in memory.
-std::vector<TaskExample> read_examples(const std::vector<std::string>& paths, const ExampleKeys& keys = {}, MalformedPolicy policy = MalformedPolicy::fail,
-                                       ExampleCounts* counts = nullptr);
+std::vector<TaskExample> read_examples(const std::vector<std::string>& paths, const ExampleKeys& keys = {},
+                                       MalformedPolicy policy = MalformedPolicy::fail, ExampleCounts* counts = nullptr);
 
 }  // namespace flanmoe

@@ -73,7 +73,8 @@ struct Loader::State {
         const RowLengths lengths = row_lengths(rows, config);
         Item item;
         const auto micro = static_cast<size_t>(config.micro_batch_rows);
-        for (size_t first = 0; first < rows.size(); first += micro) item.step.push_back(make_batch(rows, first, micro, lengths.encoder, lengths.decoder, config));
+        for (size_t first = 0; first < rows.size(); first += micro)
+            item.step.push_back(make_batch(rows, first, micro, lengths.encoder, lengths.decoder, config));
         making.epoch = stream->position() / stream->epoch_size();
         making.position = stream->position() % stream->epoch_size();
         ++making.steps;
@@ -146,7 +147,9 @@ LoaderState Loader::state() const { return state_->given; }
 void Loader::restore(const LoaderState& state) {
     State& s = *state_;
     if (state.data_hash != s.stream->hash() || state.position >= s.stream->epoch_size())
-        fail(Exit::usage, "the saved data position belongs to other data or data settings; restore them, or start a new run directory from the checkpoint's weights");
+        fail(Exit::usage,
+             "the saved data position belongs to other data or data settings; restore them, or start a new run directory from the checkpoint's "
+             "weights");
     s.halt();
     s.stop = false;
     s.queue.clear();
@@ -159,7 +162,8 @@ void Loader::restore(const LoaderState& state) {
 DataStatistics Loader::statistics() const {
     const State& s = *state_;
     const int64_t epoch_size = s.stream->epoch_size();
-    return {s.given.counts, s.stream->source_counts(), static_cast<double>(s.given.epoch) + static_cast<double>(s.given.position) / static_cast<double>(epoch_size), epoch_size};
+    return {s.given.counts, s.stream->source_counts(),
+            static_cast<double>(s.given.epoch) + static_cast<double>(s.given.position) / static_cast<double>(epoch_size), epoch_size};
 }
 
 const DataConfig& Loader::config() const { return state_->config; }
@@ -180,7 +184,8 @@ std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer&
         const RowLengths lengths = row_lengths(rows, resolved);
         batches.push_back(make_batch(rows, 0, rows.size(), lengths.encoder, lengths.decoder, resolved));
     }
-    if (batches.empty() && resolved.validation_batches > 0) fail(Exit::bad_data, "no part of the validation data is long enough for an example; give more text");
+    if (batches.empty() && resolved.validation_batches > 0)
+        fail(Exit::bad_data, "no part of the validation data is long enough for an example; give more text");
     if (statistics) *statistics = {stream.counts(), stream.source_counts(), 1.0, stream.epoch_size()};
     return batches;
 }

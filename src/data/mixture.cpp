@@ -45,7 +45,8 @@ Mixture::Mixture(std::vector<int64_t> sizes, const std::vector<double>& weights,
 int64_t Mixture::permuted(Order& order, int64_t pass, uint16_t stream, int64_t size, int64_t index) const {
     if (!shuffle_) return index;
     if (order.pass != pass) {
-        order.permutation = Permutation(static_cast<uint64_t>(size), {static_cast<uint64_t>(seed_), static_cast<uint32_t>(pass), stream, Purpose::shuffle});
+        order.permutation =
+            Permutation(static_cast<uint64_t>(size), {static_cast<uint64_t>(seed_), static_cast<uint32_t>(pass), stream, Purpose::shuffle});
         order.pass = pass;
     }
     return static_cast<int64_t>(order.permutation(static_cast<uint64_t>(index)));

@@ -37,7 +37,8 @@ void append_example(Row& row, const Example& example, const DataConfig& config) 
 bool fits(const Row& row, const Example& example, const DataConfig& config) {
     const auto length = [](const std::vector<int32_t>& values) { return static_cast<int64_t>(values.size()); };
     if (!config.encoder_decoder) return length(row.decoder_ids) + length(example.inputs) + length(example.targets) <= config.decoder_length;
-    return length(row.encoder_ids) + length(example.inputs) <= config.encoder_length && length(row.decoder_ids) + length(example.targets) <= config.decoder_length;
+    return length(row.encoder_ids) + length(example.inputs) <= config.encoder_length &&
+           length(row.decoder_ids) + length(example.targets) <= config.decoder_length;
 }
 
 RowLengths row_lengths(const std::vector<Row>& rows, const DataConfig& config) {
@@ -48,7 +49,9 @@ RowLengths row_lengths(const std::vector<Row>& rows, const DataConfig& config) {
         longest.encoder = std::max(longest.encoder, static_cast<int64_t>(row.encoder_ids.size()));
         longest.decoder = std::max(longest.decoder, static_cast<int64_t>(row.decoder_ids.size()));
     }
-    const auto rounded = [&](int64_t length, int64_t most) { return std::min(most, (length + config.pad_multiple - 1) / config.pad_multiple * config.pad_multiple); };
+    const auto rounded = [&](int64_t length, int64_t most) {
+        return std::min(most, (length + config.pad_multiple - 1) / config.pad_multiple * config.pad_multiple);
+    };
     return {rounded(longest.encoder, encoder), rounded(longest.decoder, config.decoder_length)};
 }
 
@@ -89,7 +92,8 @@ RowStream::RowStream(const std::vector<std::string>& paths, const DataConfig& co
         hash_ = XXH3_64bits_withSeed(&hash, sizeof hash, hash_);
     }
     // Validation is shuffled too, so that a fixed number of batches is a fair sample of it.
-    mixture_ = std::make_unique<Mixture>(sizes, training ? config.weights : std::vector<double>{}, training ? config.cap : 0, config.seed, config.shuffle || !training);
+    mixture_ = std::make_unique<Mixture>(sizes, training ? config.weights : std::vector<double>{}, training ? config.cap : 0, config.seed,
+                                         config.shuffle || !training);
     for (size_t s = 0; s < sizes.size(); ++s) {
         const int64_t values[] = {mixture_->share(s), config.seed, config.shuffle, packing_};
         hash_ = XXH3_64bits_withSeed(values, sizeof values, hash_);

@@ -36,8 +36,15 @@ struct Entry {
 std::string hexadecimal(uint64_t value) { return fmt::format("{:016x}", value); }
 
 Json to_json(const Entry& e) {
-    return {{"file", e.file},           {"tokens", e.tokens},         {"documents", e.documents}, {"text_bytes", e.text_bytes},       {"empty", e.empty},
-            {"malformed", e.malformed}, {"hash", hexadecimal(e.content_hash)}, {"next_file", e.next_file}, {"next_document", e.next_document}};
+    return {{"file", e.file},
+            {"tokens", e.tokens},
+            {"documents", e.documents},
+            {"text_bytes", e.text_bytes},
+            {"empty", e.empty},
+            {"malformed", e.malformed},
+            {"hash", hexadecimal(e.content_hash)},
+            {"next_file", e.next_file},
+            {"next_document", e.next_document}};
 }
 
 Entry entry_from(const Json& json) {
@@ -60,8 +67,8 @@ Json read_manifest(const fs::path& folder) {
     } catch (const Error&) {
         throw;
     } catch (const std::exception& error) {
-        fail(Exit::corruption, "{} is damaged or of another version ({}); delete the folder and run `flanmoe data shard` again", manifest_path(folder).string(),
-             error.what());
+        fail(Exit::corruption, "{} is damaged or of another version ({}); delete the folder and run `flanmoe data shard` again",
+             manifest_path(folder).string(), error.what());
     }
 }
 
@@ -69,12 +76,19 @@ Json read_manifest(const fs::path& folder) {
 Json describe(const std::vector<InputFile>& files, const Tokenizer& tokenizer, const ShardOptions& options) {
     Json inputs = Json::array();
     for (const InputFile& file : files)
-        inputs.push_back({{"path", file.path.string()}, {"bytes", file.bytes}, {"modified", fs::last_write_time(file.path).time_since_epoch().count()}});
+        inputs.push_back(
+            {{"path", file.path.string()}, {"bytes", file.bytes}, {"modified", fs::last_write_time(file.path).time_since_epoch().count()}});
     const Json settings = {{"encoding", static_cast<int>(options.text.encoding)},   {"boundaries", static_cast<int>(options.text.boundaries)},
                            {"json_keys", options.text.json_keys},                   {"malformed", static_cast<int>(options.text.malformed)},
                            {"shard_bytes", options.shard_bytes}};
-    return {{"format", format_name},     {"version", format_version}, {"vocabulary_hash", hexadecimal(tokenizer.hash())}, {"vocabulary_size", tokenizer.size()},
-            {"settings", settings},      {"inputs", inputs},          {"complete", false},                                {"shards", Json::array()}};
+    return {{"format", format_name},
+            {"version", format_version},
+            {"vocabulary_hash", hexadecimal(tokenizer.hash())},
+            {"vocabulary_size", tokenizer.size()},
+            {"settings", settings},
+            {"inputs", inputs},
+            {"complete", false},
+            {"shards", Json::array()}};
 }
 
 void check_same(const Json& old, const Json& wanted, const fs::path& folder) {
@@ -280,18 +294,22 @@ ShardSummary build_shards(const std::vector<std::string>& inputs, const Tokenize
 ShardFolder::ShardFolder(const fs::path& folder, bool verify) : folder_(folder) {
     if (!fs::exists(folder)) fail(Exit::missing_input, "there is no shard folder {}; make it with `flanmoe data shard`", folder.string());
     if (!fs::exists(manifest_path(folder)))
-        fail(Exit::missing_input, "{} is not a folder of token shards (it has no manifest.json); make one with `flanmoe data shard`", folder.string());
+        fail(Exit::missing_input, "{} is not a folder of token shards (it has no manifest.json); make one with `flanmoe data shard`",
+             folder.string());
     const Json manifest = read_manifest(folder);
     if (!manifest.value("complete", false))
-        fail(Exit::bad_data, "the shards in {} are not finished; run the same `flanmoe data shard` command again, it goes on where it stopped", folder.string());
+        fail(Exit::bad_data, "the shards in {} are not finished; run the same `flanmoe data shard` command again, it goes on where it stopped",
+             folder.string());
     for (const Json& json : manifest.at("shards")) {
         const Entry entry = entry_from(json);
         const fs::path path = folder / entry.file;
         if (!fs::exists(path))
-            fail(Exit::corruption, "token shard {} is missing; run the same `flanmoe data shard` command again, it makes only what is missing", path.string());
+            fail(Exit::corruption, "token shard {} is missing; run the same `flanmoe data shard` command again, it makes only what is missing",
+                 path.string());
         const TokenShard& shard = shards_.emplace_back(path);
         if (shard.header().content_hash != entry.content_hash)
-            fail(Exit::corruption, "token shard {} is not the one that its manifest lists; run the same `flanmoe data shard` command again", path.string());
+            fail(Exit::corruption, "token shard {} is not the one that its manifest lists; run the same `flanmoe data shard` command again",
+                 path.string());
         if (verify) shard.verify();
         tokens_ += shard.tokens();
         documents_ += shard.documents();
@@ -303,7 +321,8 @@ ShardFolder::ShardFolder(const fs::path& folder, bool verify) : folder_(folder) 
 
 void ShardFolder::check_tokenizer(const Tokenizer& tokenizer) const {
     if (tokenizer.hash() != vocabulary_hash_)
-        fail(Exit::usage, "the shards in {} were made with another tokenizer; use {}, or make the shards again", folder_.string(), (folder_ / "spiece.model").string());
+        fail(Exit::usage, "the shards in {} were made with another tokenizer; use {}, or make the shards again", folder_.string(),
+             (folder_ / "spiece.model").string());
 }
 
 }  // namespace flanmoe

@@ -36,8 +36,8 @@ struct ShardSummary {
 
 /// Tokenises `inputs` into `folder`, which also gets a copy of spiece.model. Exit::bad_data for an empty corpus, Exit::usage if the folder holds
 /// shards of another tokenizer, other inputs or other settings, Exit::cannot_create if it holds anything else.
-ShardSummary build_shards(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, const std::filesystem::path& folder, const ShardOptions& options,
-                          const std::function<void(const ShardProgress&)>& progress = {});
+ShardSummary build_shards(const std::vector<std::string>& inputs, const Tokenizer& tokenizer, const std::filesystem::path& folder,
+                          const ShardOptions& options, const std::function<void(const ShardProgress&)>& progress = {});
 
 /// The finished shards of a folder. Exit::missing_input if there are none, Exit::bad_data if making them has not finished, Exit::corruption if one is
 /// damaged or missing.

@@ -44,7 +44,8 @@ SpanCounts span_counts(int64_t window, double density, double mean_span) {
     require(window >= 2, "a window of at least 2 tokens");
     SpanCounts counts = unclipped_counts(window, density, mean_span);
     counts.noise = std::clamp<int64_t>(counts.noise, 1, window - 1);
-    counts.spans = std::clamp<int64_t>(round_half_even(static_cast<double>(counts.noise) / mean_span), 1, std::min(counts.noise, window - counts.noise));
+    counts.spans =
+        std::clamp<int64_t>(round_half_even(static_cast<double>(counts.noise) / mean_span), 1, std::min(counts.noise, window - counts.noise));
     return counts;
 }
 

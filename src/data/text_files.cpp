@@ -17,12 +17,6 @@ constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";
 
 bool is_blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\f\v") == std::string_view::npos; }
 
-std::string joined(const std::vector<std::string>& parts, std::string_view between) {
-    std::string text;
-    for (const std::string& part : parts) text.append(text.empty() ? "" : between).append(part);
-    return text;
-}
-
 // The name without an extension that only says how the file is compressed.
 fs::path uncompressed_name(const fs::path& path) {
     const std::string extension = path.extension().string();
@@ -52,6 +46,12 @@ void collect_folder(const fs::path& folder, const std::vector<std::string>& exte
 }
 
 }  // namespace
+
+std::string joined(const std::vector<std::string>& parts, std::string_view between) {
+    std::string text;
+    for (const std::string& part : parts) text.append(text.empty() ? "" : between).append(part);
+    return text;
+}
 
 Boundaries parse_boundaries(std::string_view name) {
     if (name == "file") return Boundaries::file;
@@ -140,8 +140,9 @@ bool DocumentReader::convert(std::string& text, int64_t first_byte, bool first_o
         text = to_utf8(std::string(text), options_.encoding, invalid);
     if (invalid < 0) return true;
     if (options_.malformed == MalformedPolicy::skip) return false;
-    const char* remedy = options_.encoding == Encoding::utf8 ? "name its encoding (--encoding latin-1 or cp1252), repair it, or skip such text (--malformed skip)"
-                                                             : "name its true encoding, repair it, or skip such text (--malformed skip)";
+    const char* remedy = options_.encoding == Encoding::utf8
+                             ? "name its encoding (--encoding latin-1 or cp1252), repair it, or skip such text (--malformed skip)"
+                             : "name its true encoding, repair it, or skip such text (--malformed skip)";
     fail(Exit::bad_data, "{} is not valid {} at byte {}; {}", open_->path.string(), options_.encoding == Encoding::utf8 ? "UTF-8" : "cp1252",
          first_byte + invalid, remedy);
 }
@@ -199,7 +200,8 @@ bool DocumentReader::read_json_line(std::string& document) {
             for (const std::string& text : field.texts) document += (document.empty() ? "" : "\n") + text;
             found = true;
         }
-        if (problem.empty() && !found) problem = fmt::format("has no field '{}' (it has: {})", joined(options_.json_keys, "' or '"), joined(open_->json.keys(), ", "));
+        if (problem.empty() && !found)
+            problem = fmt::format("has no field '{}' (it has: {})", joined(options_.json_keys, "' or '"), joined(open_->json.keys(), ", "));
         if (problem.empty()) return true;
         if (options_.malformed == MalformedPolicy::fail)
             fail(Exit::bad_data, "{}:{} {}; repair the line, name another field (--key), or skip such lines (--malformed skip)", open_->path.string(),

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace flanmoe {
@@ -32,9 +33,12 @@ struct InputFile {
     int64_t bytes = 0;
 };
 
-/// Files behind the inputs. Only those whose name ends in one of `extensions` (before .gz, .zst) are taken from folders; empty = all. Exit::missing_input if an input does not
-/// exist, Exit::bad_data if a folder has no such file.
+/// Files behind the inputs. Only those whose name ends in one of `extensions` (before .gz, .zst) are taken from folders; empty = all.
+/// Exit::missing_input if an input does not exist, Exit::bad_data if a folder has no such file.
 std::vector<InputFile> find_input_files(const std::vector<std::string>& inputs, const std::vector<std::string>& extensions = {});
+
+/// Names with something between them, for messages.
+std::string joined(const std::vector<std::string>& parts, std::string_view between);
 
 /// Whether the name says JSONL.
 bool is_jsonl(const std::filesystem::path& path);

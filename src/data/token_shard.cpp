@@ -76,16 +76,20 @@ TokenShard::TokenShard(const std::filesystem::path& path) : path_(path), file_(p
     if (bytes.size() < sizeof magic || std::memcmp(bytes.data(), magic, sizeof magic) != 0)
         fail(Exit::bad_data, "{} is not a token shard; make shards with `flanmoe data shard`", path.string());
     const auto damaged = [&](const char* what) {
-        fail(Exit::corruption, "token shard {} is damaged: {}; delete it and run `flanmoe data shard` again, which makes only what is missing", path.string(), what);
+        fail(Exit::corruption, "token shard {} is damaged: {}; delete it and run `flanmoe data shard` again, which makes only what is missing",
+             path.string(), what);
     };
     if (bytes.size() < sizeof raw) damaged("it ends inside its header");
     std::memcpy(&raw, bytes.data(), sizeof raw);
     if (raw.header_hash != hash_of_header(raw)) damaged("its header does not match its hash");
-    if (raw.version != version) fail(Exit::bad_data, "token shard {} has format version {}, this program reads {}; make the shards again", path.string(), raw.version, version);
+    if (raw.version != version)
+        fail(Exit::bad_data, "token shard {} has format version {}, this program reads {}; make the shards again", path.string(), raw.version,
+             version);
     header_ = {raw.token_bytes,  static_cast<int64_t>(raw.tokens), static_cast<int64_t>(raw.documents), raw.vocabulary_hash,
                raw.content_hash, static_cast<int64_t>(raw.vocabulary_size)};
     const bool plausible = (raw.token_bytes == 2 || raw.token_bytes == 4) && raw.tokens < (uint64_t{1} << 56) && raw.documents < (uint64_t{1} << 56);
-    if (!plausible || bytes.size() != sizeof raw + padded(raw.tokens * raw.token_bytes) + raw.documents * 8) damaged("its size is not what its header says");
+    if (!plausible || bytes.size() != sizeof raw + padded(raw.tokens * raw.token_bytes) + raw.documents * 8)
+        damaged("its size is not what its header says");
     ends_ = reinterpret_cast<const int64_t*>(bytes.data() + bytes.size() - raw.documents * 8);
     for (uint64_t i = 0; i < raw.documents; ++i)
         if (ends_[i] < (i ? ends_[i - 1] : 0) || ends_[i] > header_.tokens) damaged("its document ends are out of order");
@@ -109,7 +113,8 @@ void TokenShard::verify() const {
     const std::string_view content = file_.bytes().substr(sizeof(RawHeader));
     if (XXH3_64bits(content.data(), content.size()) != header_.content_hash)
         fail(Exit::corruption,
-             "token shard {} is damaged: its content does not match its hash; delete it and run `flanmoe data shard` again, which makes only what is missing",
+             "token shard {} is damaged: its content does not match its hash; delete it and run `flanmoe data shard` again, which makes only what is "
+             "missing",
              path_.string());
 }
 

@@ -4,7 +4,8 @@
 // multiple of 8 bytes), then the end of every document as a 64-bit token index. Documents carry no end mark. Header:
 //
 //   0 magic "FLMTOKEN"   8 version u32 = 1   12 bytes a token u32   16 tokens u64   24 documents u64   32 vocabulary hash u64
-//   40 content hash u64 (XXH3 of all that follows the header)       48 vocabulary size u64             56 header hash u64 (XXH3 of the 56 bytes before)
+//   40 content hash u64 (XXH3 of all that follows the header)       48 vocabulary size u64
+//   56 header hash u64 (XXH3 of the 56 bytes before)
 //
 // A folder of shards has a manifest.json that lists them (shard_folder.hpp); a file that is not listed does not count.
 #pragma once

@@ -94,7 +94,9 @@ Tokenizer::~Tokenizer() = default;
 std::shared_ptr<const Tokenizer> Tokenizer::load(const std::filesystem::path& path, int64_t sentinels) {
     const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "spiece.model" : path;
     if (!std::filesystem::exists(file))
-        fail(Exit::missing_input, "there is no vocabulary at {}; name a spiece.model or a folder that holds one, or make one with `flanmoe tokenizer train`", file.string());
+        fail(Exit::missing_input,
+             "there is no vocabulary at {}; name a spiece.model or a folder that holds one, or make one with `flanmoe tokenizer train`",
+             file.string());
     return std::make_shared<const Tokenizer>(read_file(file, int64_t{1} << 30), sentinels, file.string());
 }
 
@@ -147,12 +149,14 @@ int32_t Tokenizer::sentinel(int64_t k) const {
 
 void Tokenizer::check_fits(int64_t vocab_size, int64_t pad, int64_t eos) const {
     if (size() > vocab_size)
-        fail(Exit::usage, "the vocabulary {} has {} ids with its sentinels, but the model only {} embedding rows; set model.vocab_size to {}", state_->origin, size(),
-             vocab_size, vocabulary_rows());
+        fail(Exit::usage, "the vocabulary {} has {} ids with its sentinels, but the model only {} embedding rows; set model.vocab_size to {}",
+             state_->origin, size(), vocab_size, vocabulary_rows());
     if (eos != eos_id())
-        fail(Exit::usage, "the vocabulary {} ends texts with id {}, but the model with id {}; use the vocabulary the model was made for", state_->origin, eos_id(), eos);
+        fail(Exit::usage, "the vocabulary {} ends texts with id {}, but the model with id {}; use the vocabulary the model was made for",
+             state_->origin, eos_id(), eos);
     if (pad_id() >= 0 && pad != pad_id())
-        fail(Exit::usage, "the vocabulary {} pads with id {}, but the model with id {}; use the vocabulary the model was made for", state_->origin, pad_id(), pad);
+        fail(Exit::usage, "the vocabulary {} pads with id {}, but the model with id {}; use the vocabulary the model was made for", state_->origin,
+             pad_id(), pad);
 }
 
 void Tokenizer::save_tokenizer_files(const std::filesystem::path& folder) const {

@@ -72,8 +72,10 @@ std::vector<std::string> sample_sentences(DocumentReader& reader, int64_t count,
 }
 
 std::string train_vocabulary(const std::vector<std::string>& sentences, const VocabularyOptions& options) {
-    if (options.size < 16 || options.size > 1'000'000) fail(Exit::usage, "a vocabulary of {} pieces is out of range; choose 16 to 1000000", options.size);
-    if (!(options.coverage > 0.9 && options.coverage <= 1)) fail(Exit::usage, "character coverage {} is out of range; choose above 0.9 up to 1", options.coverage);
+    if (options.size < 16 || options.size > 1'000'000)
+        fail(Exit::usage, "a vocabulary of {} pieces is out of range; choose 16 to 1000000", options.size);
+    if (!(options.coverage > 0.9 && options.coverage <= 1))
+        fail(Exit::usage, "character coverage {} is out of range; choose above 0.9 up to 1", options.coverage);
     const auto flag = [](bool value) { return std::string(value ? "true" : "false"); };
     const std::unordered_map<std::string, std::string> settings = {
         {"model_type", "unigram"}, {"vocab_size", std::to_string(options.size)}, {"character_coverage", fmt::format("{}", options.coverage)},
@@ -88,9 +90,11 @@ std::string train_vocabulary(const std::vector<std::string>& sentences, const Vo
         const std::string reason = status.ToString();
         std::smatch match;
         if (std::regex_search(reason, match, std::regex("<= *([0-9]+)")))
-            fail(Exit::usage, "the text is too small for a vocabulary of {} pieces; choose a size of at most {}, or give more text", options.size, match[1].str());
+            fail(Exit::usage, "the text is too small for a vocabulary of {} pieces; choose a size of at most {}, or give more text", options.size,
+                 match[1].str());
         if (reason.find("required_chars") != std::string::npos || reason.find("too small") != std::string::npos)
-            fail(Exit::usage, "a vocabulary of {} pieces cannot hold the characters of this text; choose a larger size or a smaller coverage", options.size);
+            fail(Exit::usage, "a vocabulary of {} pieces cannot hold the characters of this text; choose a larger size or a smaller coverage",
+                 options.size);
         fail(Exit::bad_data, "no vocabulary could be learnt from this text: {}", reason);
     }
     return model;

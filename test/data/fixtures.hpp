@@ -26,8 +26,9 @@ inline void write_bytes(const std::filesystem::path& path, std::string_view byte
 
 /// Sentences over a few hundred words made of syllables; the same for the same seed.
 inline std::string synthetic_text(int64_t sentences, uint64_t seed) {
-    static const std::vector<std::string> syllables = {"the", "ri", "ver", "old", "mil", "ler", "car", "ries", "sev", "en", "bas", "ket", "of", "bread",
-                                                       "to",  "mar", "a",  "young", "far", "mer", "count", "her", "sheep", "fore", "rain", "come", "o", "hill"};
+    static const std::vector<std::string> syllables = {"the",   "ri",  "ver",   "old",   "mil",  "ler",  "car", "ries",  "sev", "en",
+                                                       "bas",   "ket", "of",    "bread", "to",   "mar",  "a",   "young", "far", "mer",
+                                                       "count", "her", "sheep", "fore",  "rain", "come", "o",   "hill"};
     RandomStream random(RandomKey{seed, 0, 0, Purpose::sampling});
     std::string text;
     for (int64_t s = 0; s < sentences; ++s) {

@@ -40,7 +40,8 @@ struct Data {
         for (int source = 0; source < 2; ++source) {
             std::string lines;
             for (int i = 0; i < 60; ++i) {
-                std::string inputs = synthetic_text(1 + i % 3, static_cast<uint64_t>(1000 * source + i)), targets = synthetic_text(1, static_cast<uint64_t>(500 + i));
+                std::string inputs = synthetic_text(1 + i % 3, static_cast<uint64_t>(1000 * source + i)),
+                            targets = synthetic_text(1, static_cast<uint64_t>(500 + i));
                 for (std::string* text : {&inputs, &targets}) text->erase(std::remove(text->begin(), text->end(), '\n'), text->end());
                 lines += "{\"inputs\": \"" + inputs + "\", \"targets\": \"" + targets + "\"}\n";
             }
@@ -99,9 +100,11 @@ void check_shape(const Batch& b, const DataConfig& config) {
 std::map<int32_t, Example> examples_of_row(const Batch& b, int64_t row) {
     std::map<int32_t, Example> examples;
     for (int64_t t = 0; t < b.encoder_length; ++t)
-        if (const auto i = static_cast<size_t>(row * b.encoder_length + t); b.encoder_segments[i]) examples[b.encoder_segments[i]].inputs.push_back(b.encoder_ids[i]);
+        if (const auto i = static_cast<size_t>(row * b.encoder_length + t); b.encoder_segments[i])
+            examples[b.encoder_segments[i]].inputs.push_back(b.encoder_ids[i]);
     for (int64_t t = 0; t < b.decoder_length; ++t)
-        if (const auto i = static_cast<size_t>(row * b.decoder_length + t); b.decoder_segments[i]) examples[b.decoder_segments[i]].targets.push_back(b.decoder_targets[i]);
+        if (const auto i = static_cast<size_t>(row * b.decoder_length + t); b.decoder_segments[i])
+            examples[b.decoder_segments[i]].targets.push_back(b.decoder_targets[i]);
     return examples;
 }
 
@@ -200,7 +203,8 @@ TEST_SUITE("data/loader") {
         CHECK(batch.encoder_length == 0);
         REQUIRE(batch.prefix_lengths.size() == 4);
         check_shape(batch, decoder.config());
-        CHECK(std::vector<int32_t>(batch.decoder_ids.begin() + 1, batch.decoder_ids.begin() + 64) == std::vector<int32_t>(window.begin(), window.begin() + 63));
+        CHECK(std::vector<int32_t>(batch.decoder_ids.begin() + 1, batch.decoder_ids.begin() + 64) ==
+              std::vector<int32_t>(window.begin(), window.begin() + 63));
         // Position t is shown the prefix when t < prefix_length; the last of these predicts the first target.
         for (int32_t t = 0; t < 64; ++t)
             CHECK(batch.decoder_targets[static_cast<size_t>(t)] == (t < batch.prefix_lengths[0] - 1 ? ignored : window[static_cast<size_t>(t)]));
@@ -268,7 +272,8 @@ TEST_SUITE("data/loader") {
         const Batch batch = decoder.next()[0];
         check_shape(batch, config);
         for (int64_t r = 0; r < batch.rows; ++r) {
-            const auto first = static_cast<size_t>(r * batch.decoder_length), prefix = static_cast<size_t>(batch.prefix_lengths[static_cast<size_t>(r)]);
+            const auto first = static_cast<size_t>(r * batch.decoder_length),
+                       prefix = static_cast<size_t>(batch.prefix_lengths[static_cast<size_t>(r)]);
             CHECK(batch.decoder_ids[first + prefix - 1] == 1);  // inputs end in the end mark
             CHECK(batch.decoder_targets[first + prefix - 2] == ignored);
             CHECK(batch.decoder_targets[first + prefix - 1] != ignored);
@@ -279,7 +284,9 @@ TEST_SUITE("data/loader") {
 
     TEST_CASE("truncation by the named rule, counted, end marks kept") {
         TemporaryFolder folder;
-        write_bytes(folder / "x.jsonl", "{\"inputs\": \"the the the the the the the the young sheep\", \"targets\": \"to to to to to to to to\"}\n{\"inputs\": \"the\", \"targets\": \"to\"}\n");
+        write_bytes(folder / "x.jsonl",
+                    "{\"inputs\": \"the the the the the the the the young sheep\", \"targets\": \"to to to to to to to to\"}\n{\"inputs\": \"the\", "
+                    "\"targets\": \"to\"}\n");
         DataConfig config;
         config.objective = Objective::instruct;
         config.train = {(folder / "x.jsonl").string()};
@@ -390,7 +397,8 @@ TEST_SUITE("data/loader") {
             change(config);
             return failure(Exit::usage, [&] { Loader(config, small_tokenizer()); });
         };
-        CHECK(contains(sentence([](DataConfig& c) { c.micro_batch_rows = 3; }), "data.micro_batch_rows = 3 is out of range; it must divide data.batch_rows"));
+        CHECK(contains(sentence([](DataConfig& c) { c.micro_batch_rows = 3; }),
+                       "data.micro_batch_rows = 3 is out of range; it must divide data.batch_rows"));
         CHECK(contains(sentence([](DataConfig& c) { c.decoder_length = 10; }), "set it to 14"));
         CHECK(contains(sentence([](DataConfig& c) { c.encoder_length = 2; }), "data.encoder_length = 2"));
         CHECK(contains(sentence([](DataConfig& c) { c.encoder_length = 4096; }), "sentinels"));

@@ -52,7 +52,8 @@ TEST_SUITE("data/text_files") {
         write_bytes(folder / "c.zst", zstandard(text));
         write_bytes(folder / "d.txt.gz", gzip(text.substr(0, 1000)) + gzip(text.substr(1000)));
         write_bytes(folder / "e.zst", zstandard(text.substr(0, 1000)) + zstandard(text.substr(1000)));
-        for (const char* name : {"a.txt", "b.gz", "c.zst", "d.txt.gz", "e.zst"}) CHECK(documents({(folder / name).string()}) == std::vector<std::string>{text});
+        for (const char* name : {"a.txt", "b.gz", "c.zst", "d.txt.gz", "e.zst"})
+            CHECK(documents({(folder / name).string()}) == std::vector<std::string>{text});
     }
 
     TEST_CASE("damaged and cut compressed files are refused") {
@@ -115,8 +116,9 @@ TEST_SUITE("data/text_files") {
 
     TEST_CASE("the first invalid byte of UTF-8 is found") {
         CHECK(find_invalid_utf8("plain é 東 \xf0\x9f\x98\x80") == -1);
-        const std::vector<std::pair<std::string, int64_t>> cases = {{"ab\xff", 2},         {"\xc0\x80", 0},         {"a\xe0\x80\x80", 1},     {"\xed\xa0\x80", 0},
-                                                                    {"é\xe2\x82", 2},      {"\xf4\x90\x80\x80", 0}, {"abc\xf0\x8f\xbf\xbf", 3}, {"\x80", 0}};
+        const std::vector<std::pair<std::string, int64_t>> cases = {
+            {"ab\xff", 2},    {"\xc0\x80", 0},         {"a\xe0\x80\x80", 1},       {"\xed\xa0\x80", 0},
+            {"é\xe2\x82", 2}, {"\xf4\x90\x80\x80", 0}, {"abc\xf0\x8f\xbf\xbf", 3}, {"\x80", 0}};
         for (const auto& [bytes, place] : cases) CHECK(find_invalid_utf8(bytes) == place);
     }
 
@@ -135,7 +137,9 @@ TEST_SUITE("data/text_files") {
 
     TEST_CASE("JSONL: keys, malformed lines by policy") {
         TemporaryFolder folder;
-        write_bytes(folder / "x.jsonl", "{\"text\": \"one\"}\n\n{\"text\": \"two\", \"title\": \"T\"}\n{\"text\": 3}\n{oops\n[1]\n{\"body\": \"x\"}\n{\"text\": \"last\"}");
+        write_bytes(
+            folder / "x.jsonl",
+            "{\"text\": \"one\"}\n\n{\"text\": \"two\", \"title\": \"T\"}\n{\"text\": 3}\n{oops\n[1]\n{\"body\": \"x\"}\n{\"text\": \"last\"}");
         const std::vector<std::string> path = {(folder / "x.jsonl").string()};
         CHECK(contains(failure(Exit::bad_data, [&] { documents(path); }), "x.jsonl:4 has a field 'text' that is not text"));
         TextOptions options;
@@ -145,7 +149,8 @@ TEST_SUITE("data/text_files") {
         CHECK(documents(path, options, &counts) == std::vector<std::string>{"one", "T\ntwo", "last"});
         CHECK(counts.malformed == 4);
         write_bytes(folder / "y.jsonl.zst", zstandard("{\"body\": \"b\"}\n"));
-        CHECK(contains(failure(Exit::bad_data, [&] { documents({(folder / "y.jsonl.zst").string()}); }), "y.jsonl.zst:1 has no field 'text' (it has: body)"));
+        CHECK(contains(failure(Exit::bad_data, [&] { documents({(folder / "y.jsonl.zst").string()}); }),
+                       "y.jsonl.zst:1 has no field 'text' (it has: body)"));
     }
 
     TEST_CASE("what does not exist or holds nothing") {

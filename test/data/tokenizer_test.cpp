@@ -22,7 +22,8 @@ TEST_SUITE("data/tokenizer") {
             CHECK(tokenizer->decode(ids) == row["decoded"].get<std::string>());
             CHECK(tokenizer->encode_with_sentinels(row["text"].get<std::string>()) == ids);
         }
-        for (const auto& [name, id] : record["sentinels"].items()) CHECK(tokenizer->encode_with_sentinels(name) == std::vector<int32_t>{id.get<int32_t>()});
+        for (const auto& [name, id] : record["sentinels"].items())
+            CHECK(tokenizer->encode_with_sentinels(name) == std::vector<int32_t>{id.get<int32_t>()});
         CHECK(tokenizer->pieces() == 1000);
         CHECK(tokenizer->size() == 1100);
         CHECK(tokenizer->vocabulary_rows() == 1152);
@@ -87,7 +88,8 @@ TEST_SUITE("data/tokenizer") {
         CHECK(bytes.decode(bytes.encode("Größe 東京")) == "Größe 東京");
         options.byte_fallback = false;
         options.size = 30000;
-        CHECK(contains(failure(Exit::usage, [&] { train_vocabulary(sentences(0), options); }), "too small for a vocabulary of 30000 pieces; choose a size of at most"));
+        CHECK(contains(failure(Exit::usage, [&] { train_vocabulary(sentences(0), options); }),
+                       "too small for a vocabulary of 30000 pieces; choose a size of at most"));
         options.size = 16;
         CHECK(contains(failure(Exit::usage, [&] { train_vocabulary(sentences(0), options); }), "cannot hold the characters"));
     }
