@@ -14,11 +14,8 @@ void add_config(CLI::App& program);
 void add_data(CLI::App& program);
 void add_tokenizer(CLI::App& program);
 void add_bench(CLI::App& program);
-<<<<<<< HEAD
 void add_data_toyworld(CLI::App& data_command);  ///< below `data`
-=======
 void add_inspect(CLI::App& program);
->>>>>>> a41171d (Show folded names in statistics; list inspect among the commands)
 
 /// Parses the command line, runs the chosen subcommand and returns the exit code; errors become one line on standard error.
 int run(CLI::App& program, int argc, char** argv);
