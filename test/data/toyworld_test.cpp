@@ -102,6 +102,11 @@ TEST_SUITE("data/toyworld") {
         CHECK(count[Role::finetune] >= 3);
     }
 
+    TEST_CASE("the documentation shows the families as they are") {
+        // After a change: flanmoe data toyworld --list > data/toyworld/families.md
+        CHECK(read_file("data/toyworld/families.md") == family_table(1));
+    }
+
     TEST_CASE("splits share no inputs") {
         const World world(3);
         for (const Family& family : families()) {

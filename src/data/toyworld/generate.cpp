@@ -93,6 +93,8 @@ std::string json_line(const Family& family, const Example& example) {
 
 namespace {
 
+constexpr Word role_names[] = {"seen", "heldout", "finetune"};
+
 void write_examples(const std::filesystem::path& path, const Family& family, const std::vector<Example>& examples) {
     std::filesystem::create_directories(path.parent_path());
     OutputFile file(path);
@@ -126,18 +128,42 @@ void check_folder(const std::filesystem::path& folder) {
     for (const char* part : {"corpus", "instruct", "eval", "finetune"}) std::filesystem::remove_all(folder / part);
 }
 
+/// What a vocabulary learns from besides the corpus: some training examples; of held-out families only the words of the templates.
+std::string vocabulary_text(const Family& family, const Splits& splits) {
+    constexpr size_t enough = 300;
+    std::string text;
+    for (size_t i = 0; i < std::min(enough, splits.train.size()); ++i) text += splits.train[i].inputs + '\n' + splits.train[i].targets + '\n';
+    if (splits.train.empty()) {
+        const Instance blank{std::vector<std::string>(10), "", {}};
+        for (size_t i = 0; i < family.templates.size(); ++i) text += render(family, i, blank) + '\n';
+    }
+    return text;
+}
+
 }  // namespace
+
+std::string family_table(uint64_t seed) {
+    const World world(seed);
+    std::string table = "| family | role | question | answer |\n|---|---|---|---|\n";
+    for (const Family& family : families()) {
+        Draw draw(world, seed, family.name);
+        const Instance instance = family.draw(draw);
+        table += fmt::format("| `{}` | {} | {} | {} |\n", family.name, role_names[static_cast<size_t>(family.role)], render(family, 0, instance),
+                             instance.target);
+    }
+    return table;
+}
 
 std::string generate(const std::filesystem::path& folder, const Sizes& sizes) {
     check_folder(folder);
     const World world(sizes.seed);
-    std::string rows, files;
+    std::string rows, files, vocabulary;
     for (const Family& family : families()) {
         const Splits splits = draw_splits(family, world, sizes);
         write_family(folder, family, splits);
-        constexpr Word roles[] = {"seen", "heldout", "finetune"};
+        vocabulary += vocabulary_text(family, splits);
         rows += fmt::format(R"({}    {{"task": "{}", "role": "{}", "templates": {}, "train": {}, "valid": {}, "test": {}, "majority_hits": {}}})",
-                            rows.empty() ? "" : ",\n", family.name, roles[static_cast<size_t>(family.role)], family.templates.size(),
+                            rows.empty() ? "" : ",\n", family.name, role_names[static_cast<size_t>(family.role)], family.templates.size(),
                             splits.train.size(), splits.validation.size(), splits.test.size(), majority_hits(splits));
     }
     std::filesystem::create_directories(folder / "corpus");
@@ -145,12 +171,14 @@ std::string generate(const std::filesystem::path& folder, const Sizes& sizes) {
         OutputFile file(folder / "corpus" / corpus.name);
         file.write(corpus.text);
         file.close(false);
+        vocabulary += corpus.text;
         files += fmt::format(R"({}    {{"file": "corpus/{}", "bytes": {}}})", files.empty() ? "" : ",\n", corpus.name, corpus.text.size());
     }
     const std::string manifest =
         fmt::format("{{\n  \"world\": \"toyworld\",\n  \"version\": 1,\n  \"seed\": {},\n  \"families\": [\n{}\n  ],\n  \"corpus\": [\n{}\n  ]\n}}\n",
                     sizes.seed, rows, files);
-    write_file_atomically(folder / "manifest.json", manifest);
+    write_file_atomically(folder / "vocabulary.txt", vocabulary);
+    write_file_atomically(folder / "manifest.json", manifest);  // last: its presence says that the rest is whole
     return manifest;
 }
 

@@ -40,6 +40,9 @@ struct CorpusFile {
 };
 std::vector<CorpusFile> write_corpus(const World& world, const Sizes& sizes);
 
+/// Markdown table of the families under one seed: name, role, one example. data/toyworld/families.md is the one of seed 1.
+std::string family_table(uint64_t seed);
+
 /// One JSON line of an example.
 std::string json_line(const Family& family, const Example& example);
 
