@@ -1,7 +1,7 @@
 // What the forward and the backward of attention share: geometry, packing, which keys a query sees, the bias by distance, rows of probabilities.
 //
 // A task, one head of one batch row, walks over tiles of `key_tile` keys; inside, over strips of `strip_rows` queries, whose scores stay in the
-// first-level cache. The T5 bias depends on j - i alone, so a head's bias is one array over distances and the bias of a row is a contiguous slice of it.
+// first-level cache. The T5 bias depends on j - i alone, so a head's bias is one array over distances and the bias of a row is a slice of it.
 #pragma once
 
 #include "core/context.hpp"
@@ -306,11 +306,18 @@ inline Vector<double> exp_lanes(Vector<double> x) {
 template <class Sum>
 constexpr int64_t lanes_of = vector_bytes / static_cast<int64_t>(sizeof(Sum));
 
+/// combine() of all lanes, by halves.
+template <class Sum, int64_t width = lanes_of<Sum> / 2, class Combine>
+inline Sum reduce_lanes(Vector<Sum> v, Combine&& combine) {
+    Vector<std::conditional_t<sizeof(Sum) == 4, int32_t, int64_t>> other;
+    for (int64_t i = 0; i < lanes_of<Sum>; ++i) other[i] = i ^ width;
+    v = combine(v, __builtin_shuffle(v, other));
+    if constexpr (width > 1) return reduce_lanes<Sum, width / 2>(v, combine);
+    else return v[0];
+}
 template <class Sum>
 inline Sum sum_lanes(Vector<Sum> v) {
-    Sum sum = 0;
-    for (int64_t i = 0; i < lanes_of<Sum>; ++i) sum += v[i];
-    return sum;
+    return reduce_lanes<Sum>(v, [](Vector<Sum> a, Vector<Sum> b) { return a + b; });
 }
 
 /// Bias of a row without one.
@@ -320,15 +327,14 @@ inline constexpr Sum no_bias[key_tile] = {};
 /// Turns products q k^T of a row into scores, scale * product + bias, n whole vectors. Returns the largest (NaN passed over).
 template <class Sum>
 inline Sum finish_scores(Sum* scores, int64_t n, Sum scale, const Sum* bias) {
+    const auto larger = [](Vector<Sum> a, Vector<Sum> b) { return a > b ? a : b; };
     Vector<Sum> largest = Vector<Sum>{} - static_cast<Sum>(INFINITY);
     for (int64_t j = 0; j < n; j += lanes_of<Sum>) {
         const Vector<Sum> score = load<Sum>(scores + j) * scale + load<Sum>(bias + j);
-        largest = score > largest ? score : largest;
+        largest = larger(score, largest);
         store(scores + j, score);
     }
-    Sum result = largest[0];
-    for (int64_t i = 1; i < lanes_of<Sum>; ++i) result = std::max<Sum>(result, largest[i]);
-    return result;
+    return reduce_lanes<Sum>(largest, larger);
 }
 
 /// Random bits of the probabilities of a strip: rows of 16-bit numbers.

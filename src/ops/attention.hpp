@@ -12,7 +12,8 @@
 //
 // Dropout acts on probabilities (element ((row * H + h) * Sq + i) * Sk + j of the key's stream, row counted from the step's first row).
 // Statistics and sums in float (double for f64). Saved for the backward: out and log_sum [B, H, Sq]. Heads of k and v may be fewer than those of q
-// (each serves H / Hkv consecutive query heads).
+// (each serves H / Hkv consecutive query heads). context.flops counts two products forward and four backward (not the recomputed one), over the pairs
+// that causality allows.
 #pragma once
 
 #include "core/context.hpp"
