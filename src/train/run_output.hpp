@@ -1,0 +1,31 @@
+// Where a run's figures go: the terminal, metrics.jsonl and TensorBoard.
+#pragma once
+
+#include "config/config.hpp"
+#include "train/metrics.hpp"
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+namespace flanmoe {
+
+class RunOutput {
+public:
+    /// Goes on after `resumed_step` (0 = from the start): later records of an interrupted life are removed.
+    RunOutput(const std::filesystem::path& run, const Config& config, int64_t resumed_step);
+    ~RunOutput();
+    /// A finished step: shown live, recorded every train.log_every steps.
+    void step(int64_t step, const Metrics& metrics);
+    void validation(int64_t step, const Metrics& metrics);
+    void saved(int64_t step, const std::filesystem::path& checkpoint, double seconds, const char* why);
+    /// The run went back to an earlier step: its later records are removed.
+    void rewind(int64_t step);
+    void finish(const std::string& how);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace flanmoe
