@@ -1,0 +1,78 @@
+#include "train/signals.hpp"
+
+#include "core/error.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+namespace flanmoe {
+
+namespace {
+
+constexpr std::array<int, 5> stop_signals = {SIGUSR1, SIGUSR2, SIGTERM, SIGINT, SIGHUP};
+std::array<struct sigaction, 5> previous_actions;
+struct sigaction previous_pipe;
+volatile sig_atomic_t received = 0, last_signal = 0;
+
+// Only what is safe inside a signal handler: flags, write, _exit.
+void handle(int signal) {
+    const int error = errno;
+    received = received + 1;
+    last_signal = signal;
+    if (received >= 3) ::_exit(128 + signal);
+    static constexpr char first[] = "\nflanmoe: stopping after this step, then saving; a third signal leaves at once\n";
+    static constexpr char second[] = "\nflanmoe: still saving; the next signal leaves at once, the last checkpoint stays\n";
+    const char* text = received == 1 ? first : second;
+    if (::write(STDERR_FILENO, text, std::strlen(text)) < 0) {
+        // nobody reads; nothing to do
+    }
+    errno = error;
+}
+
+const char* short_name(int signal) {
+    switch (signal) {
+        case SIGUSR1: return "USR1";
+        case SIGUSR2: return "USR2";
+        case SIGTERM: return "TERM";
+        case SIGINT: return "INT";
+        default: return "HUP";
+    }
+}
+
+}  // namespace
+
+Stop::Stop(double max_minutes)
+    : max_minutes_(max_minutes),
+      deadline_(std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double, std::ratio<60>>(max_minutes))) {
+    received = 0;
+    struct sigaction action {};
+    action.sa_handler = handle;
+    action.sa_flags = SA_RESTART;  // a save in progress is not disturbed
+    ::sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < stop_signals.size(); ++i) {
+        ::sigaction(stop_signals[i], nullptr, &previous_actions[i]);
+        if (stop_signals[i] == SIGHUP && previous_actions[i].sa_handler == SIG_IGN) continue;
+        ::sigaction(stop_signals[i], &action, nullptr);
+    }
+    action.sa_handler = SIG_IGN;
+    ::sigaction(SIGPIPE, &action, &previous_pipe);
+}
+
+Stop::~Stop() {
+    for (size_t i = 0; i < stop_signals.size(); ++i) ::sigaction(stop_signals[i], &previous_actions[i], nullptr);
+    ::sigaction(SIGPIPE, &previous_pipe, nullptr);
+}
+
+bool Stop::requested() const { return received > 0 || !own_reason_.empty() || (max_minutes_ > 0 && std::chrono::steady_clock::now() >= deadline_); }
+
+std::string Stop::reason() const {
+    if (received > 0) return fmt::format("signal {}", short_name(last_signal));
+    if (!own_reason_.empty()) return own_reason_;
+    if (requested()) return fmt::format("the limit of {} minutes (train.max_minutes)", max_minutes_);
+    return "";
+}
+
+}  // namespace flanmoe

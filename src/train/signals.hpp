@@ -1,0 +1,30 @@
+// Stopping in good order. USR1, USR2, TERM, INT and HUP only set a flag; the loop asks after every step, saves and leaves with Exit::preempted (75).
+//
+// The second signal changes nothing but says so; the third leaves at once with 128 + its number: the last checkpoint is intact by design. HUP stays
+// ignored under nohup. PIPE is ignored while a Stop lives: training does not die of a closed pipe that it reports to.
+#pragma once
+
+#include <chrono>
+#include <string>
+
+namespace flanmoe {
+
+class Stop {
+public:
+    /// Takes over the signals until destroyed (one at a time); max_minutes > 0 is a deadline from now on.
+    explicit Stop(double max_minutes = 0);
+    Stop(const Stop&) = delete;
+    ~Stop();
+    bool requested() const;
+    /// "signal USR1", "the limit of 30 minutes (train.max_minutes)", or what request() was given; empty if nothing was requested.
+    std::string reason() const;
+    /// From inside the program, e.g. for train.max_steps.
+    void request(const std::string& reason) { own_reason_ = reason; }
+
+private:
+    double max_minutes_;
+    std::chrono::steady_clock::time_point deadline_;
+    std::string own_reason_;
+};
+
+}  // namespace flanmoe

@@ -1,0 +1,30 @@
+# What a config file may not say, with file, line, key, nearest name and exit code.
+printf '[train]\nsteps = 5\n' > good.toml
+printf '[train]\n\nstpes = 5\n' > unknown_key.toml
+printf '[trian]\nsteps = 5\n' > unknown_section.toml
+printf '[train]\nsteps = "five"\n' > wrong_type.toml
+printf '[train]\nsteps = -5\n' > out_of_range.toml
+printf '[moe]\nexperts = 4\n' > inconsistent.toml
+printf '[train\nsteps = 5\n' > not_toml.toml
+printf '[train]\nsteps = 5\n\xff\xfe\n' > not_utf8.toml
+mkdir folder.toml
+
+expect 0 '^steps = 5$' "$FLANMOE" config good.toml
+expect 0 '^steps = 7$' "$FLANMOE" config good.toml --set train.steps=7
+expect 0 '^learning_rate = ' "$FLANMOE" config --options
+refuse 64 'unknown_key.toml:3: unknown key train.stpes \(did you mean train.steps\?\)' "$FLANMOE" config good.toml unknown_key.toml
+refuse 64 'unknown_section.toml:1: unknown section \[trian\] \(did you mean train\?\)' "$FLANMOE" config unknown_section.toml
+refuse 64 'wrong_type.toml:2: train.steps must be an integer' "$FLANMOE" config wrong_type.toml
+refuse 64 'out_of_range.toml:2: train.steps must be at least 1, not -5' "$FLANMOE" config out_of_range.toml
+refuse 64 'set moe.every = 2' "$FLANMOE" config inconsistent.toml
+refuse 64 'not_toml.toml:1: not valid TOML' "$FLANMOE" config not_toml.toml
+refuse 64 'not_utf8.toml:[23]: not valid TOML' "$FLANMOE" config not_utf8.toml
+refuse 64 'unknown key train.stpes \(did you mean train.steps\?\)' "$FLANMOE" config --set train.stpes=5
+refuse 66 'missing.toml' "$FLANMOE" config missing.toml
+refuse 66 'folder.toml is a directory' "$FLANMOE" config folder.toml
+
+# The resolved config loads to itself.
+"$FLANMOE" config good.toml --set moe.experts=4 --set moe.every=2 --set moe.router=gshard > resolved.toml
+expect 0 '^k = 2$' "$FLANMOE" config resolved.toml
+"$FLANMOE" config resolved.toml > again.toml
+expect 0 '^$' cmp resolved.toml again.toml
