@@ -8,6 +8,7 @@
 #include "core/parallel.hpp"
 #include "cpu/vector_math.hpp"
 
+#include <algorithm>
 #include <vector>
 
 namespace flanmoe::cpu {
@@ -44,23 +45,21 @@ struct Backward {
 
     /// Adds to dp what reaches the probabilities of token n through its gates.
     void add_gates(int64_t n, const T* p, T* dp) const {
-        const int32_t *begins = a.token_offsets.as<int32_t>(), *token_rows = a.token_rows.as<int32_t>();
-        const int64_t first_id = (static_cast<int64_t>(a.first_token) + n) * experts;
-        const bool normalize = by_token && a.rule.normalize;
-        T scale = 1, through_sum = 0;
-        if (normalize) {
-            T sum = 0;
-            for (int64_t r = 0; r < a.rule.k; ++r) sum += p[a.choices.as<int32_t>()[n * a.rule.k + r]];
-            scale = 1 / sum;
+        const int32_t *rows = a.token_rows.as<int32_t>() + a.token_offsets.as<int32_t>()[n], *end = a.token_rows.as<int32_t>() + a.token_offsets.as<int32_t>()[n + 1];
+        const T* d_gate = b.d_gate.as<T>();
+        const auto expert_of = [&](int32_t row) { return a.row_id.as<int64_t>()[row] - (static_cast<int64_t>(a.first_token) + n) * experts; };
+        if (!by_token || !a.rule.normalize) {
+            for (const int32_t* row = rows; row < end; ++row) dp[expert_of(*row)] += d_gate[*row];
+            return;
         }
-        for (int32_t i = begins[n]; i < begins[n + 1]; ++i) {
-            const int32_t row = token_rows[i];
-            const T d_gate = b.d_gate.as<T>()[row];
-            dp[a.row_id.as<int64_t>()[row] - first_id] += d_gate * scale;
-            through_sum += d_gate * a.row_gate.as<T>()[row];
+        T sum = 0, through_sum = 0;
+        for (int64_t r = 0; r < a.rule.k; ++r) sum += p[a.choices.as<int32_t>()[n * a.rule.k + r]];
+        for (const int32_t* row = rows; row < end; ++row) through_sum += d_gate[*row] * a.row_gate.as<T>()[*row];
+        for (int64_t r = 0; r < a.rule.k; ++r) {
+            const int32_t e = a.choices.as<int32_t>()[n * a.rule.k + r];
+            const int32_t* row = std::find_if(rows, end, [&](int32_t candidate) { return expert_of(candidate) == e; });
+            dp[e] += ((row < end ? d_gate[*row] : T{0}) - through_sum) / sum;
         }
-        if (!normalize) return;
-        for (int64_t r = 0; r < a.rule.k; ++r) dp[a.choices.as<int32_t>()[n * a.rule.k + r]] -= through_sum * scale;
     }
 
     void token(int64_t n, T* __restrict dp) const {
