@@ -125,6 +125,7 @@ std::vector<RouteRule> all_rules(int64_t experts) {
     rules.push_back(gshard_rule(SecondPolicy::random, 3)), rules.back().second_threshold = 0.5;
     rules.push_back(token_rule(2)), rules.back().density = Density::any, rules.back().prioritized = true, rules.back().min_capacity = 1;
     rules.push_back(token_rule(2, true)), rules.back().dropless = true;
+    rules.push_back(gshard_rule(SecondPolicy::random)), rules.back().second_threshold = 0.9, rules.back().dropless = true;  // rejects about every other
     if (experts >= 3) rules.push_back(token_rule(3, true)), rules.back().second = SecondPolicy::random, rules.back().density = Density::any;
     return rules;
 }
@@ -233,6 +234,12 @@ TEST_SUITE("ops/route") {
                 std::sort(order.begin(), order.end());
                 for (int64_t i = 0; i < tokens; ++i) CHECK((weights[static_cast<size_t>(order[static_cast<size_t>(i)].second * experts + e)] >= 0) == (i < capacity));
             }
+            RouteRule prioritized = token_rule(1, false, 4);
+            prioritized.prioritized = true;
+            const Routed rotated(type, logits, 1, experts, prioritized);  // every largest probability is the same, so slots go in token order
+            for (int64_t e = 0; e < experts; ++e)
+                for (int64_t n = 0, seen = 0; n < tokens; ++n)
+                    if (get(rotated.args.choices, n, 0) == e) CHECK((rotated.weights()[static_cast<size_t>(n * experts + e)] >= 0) == (seen++ < 4));
             const Routed equal(type, std::vector<double>(12, 0.5), 1, 3, token_rule(2));
             for (int64_t n = 0; n < 4; ++n) {
                 CHECK(get(equal.args.choices, n, 0) == 0);
