@@ -137,6 +137,7 @@ void add_data(CLI::App& program) {
     command.footer("Example:\n  flanmoe data shard corpus/ --tokenizer vocabulary --out shards");
     add_shard(command);
     add_show(command);
+    add_data_toyworld(command);
 }
 
 }  // namespace flanmoe::cli

@@ -7,7 +7,7 @@
 
 #include <sentencepiece_trainer.h>
 
-#include <regex>
+#include <cstdlib>
 #include <unordered_map>
 
 namespace flanmoe {
@@ -88,10 +88,10 @@ std::string train_vocabulary(const std::vector<std::string>& sentences, const Vo
     const auto status = sentencepiece::SentencePieceTrainer::Train(settings, &iterator, &model);
     if (!status.ok()) {
         const std::string reason = status.ToString();
-        std::smatch match;
-        if (std::regex_search(reason, match, std::regex("<= *([0-9]+)")))
+        // "Vocabulary size too high (100). Please set it to a value <= 60."
+        if (const size_t most = reason.find("a value <= "); most != std::string::npos)
             fail(Exit::usage, "the text is too small for a vocabulary of {} pieces; choose a size of at most {}, or give more text", options.size,
-                 match[1].str());
+                 std::strtoll(reason.c_str() + most + 11, nullptr, 10));
         if (reason.find("required_chars") != std::string::npos || reason.find("too small") != std::string::npos)
             fail(Exit::usage, "a vocabulary of {} pieces cannot hold the characters of this text; choose a larger size or a smaller coverage",
                  options.size);
