@@ -1,0 +1,120 @@
+#include "train/run_directory.hpp"
+
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "core/log.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+namespace flanmoe {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+std::string host() {
+    char name[256] = "";
+    ::gethostname(name, sizeof name - 1);
+    return name;
+}
+
+std::string owner() {
+    const char* job = std::getenv("SLURM_JOB_ID");
+    return fmt::format("process {} on {}{}", ::getpid(), host(), job ? fmt::format(", job {}", job) : "");
+}
+
+std::string join(const std::vector<std::string>& items) {
+    std::string text;
+    for (const std::string& item : items) text += (text.empty() ? "" : "; ") + item;
+    return text;
+}
+
+}  // namespace
+
+RunDirectory::RunDirectory(const fs::path& path, const Config& config) : path_(path), started_(now()) {
+    std::error_code error;
+    fs::create_directories(path_, error);
+    if (error || !fs::is_directory(path_))
+        fail(Exit::cannot_create, "cannot create the run directory {}: {}; name another one", path_.string(), error ? error.message() : "a file has that name");
+    lock();
+    try {
+        take_up(config);
+        write_file_atomically(this->config(), to_toml(config));
+    } catch (...) {
+        ::close(lock_);
+        throw;
+    }
+}
+
+RunDirectory::~RunDirectory() { ::close(lock_); }
+
+void RunDirectory::lock() {
+    const fs::path file = path_ / "lock";
+    lock_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (lock_ < 0) fail(Exit::cannot_create, "cannot write in the run directory {}: {}", path_.string(), std::strerror(errno));
+    struct flock region {};
+    region.l_type = F_WRLCK;
+    region.l_whence = SEEK_SET;
+    // A lock of the open file: works over NFS, and between two runs of one process too.
+    if (::fcntl(lock_, F_OFD_SETLK, &region) != 0) {
+        const int reason = errno;
+        ::close(lock_);
+        if (reason != EAGAIN && reason != EACCES) fail(Exit::cannot_create, "cannot lock {}: {}", file.string(), std::strerror(reason));
+        const std::string who = read_file(file, 4096);
+        fail(Exit::cannot_create, "{} works in the run directory {}; wait for it, or name another directory", who.empty() ? "another process" : who, path_.string());
+    }
+    const std::string who = owner();
+    if (::ftruncate(lock_, 0) != 0 || ::pwrite(lock_, who.data(), who.size(), 0) != static_cast<ssize_t>(who.size())) {
+        const int reason = errno;
+        ::close(lock_);
+        fail(Exit::cannot_create, "cannot write {}: {}; free some space", file.string(), std::strerror(reason));
+    }
+}
+
+void RunDirectory::take_up(const Config& config) {
+    if (!fs::exists(this->config())) {
+        for (const char* ours : {"checkpoints", "metrics.jsonl"})
+            if (fs::exists(path_ / ours))
+                fail(Exit::cannot_create, "{} holds {} but no config.toml, so it is not a run that can go on; name another directory", path_.string(), ours);
+        return;
+    }
+    const Config before = parse_config(read_file(this->config(), int64_t{1} << 20), this->config().string(), false);
+    std::vector<std::string> refused, changed;
+    for (const Difference& d : differences(before, config)) (d.may_change ? changed : refused).push_back(fmt::format("{} was {} and is {}", d.key, d.old_value, d.new_value));
+    if (!refused.empty())
+        fail(Exit::cannot_create, "{} belongs to a run with another config ({}); name another directory, or take the values back", path_.string(), join(refused));
+    if (!changed.empty()) info("changed since this run began: {}", join(changed));
+    taken_up_ = true;
+}
+
+void RunDirectory::write_status(const RunStatus& status) {
+    nlohmann::ordered_json json = {{"state", status.state}, {"message", status.message}, {"step", status.step}, {"steps", status.steps}};
+    json["loss"] = std::isfinite(status.loss) ? nlohmann::ordered_json(status.loss) : nlohmann::ordered_json();
+    json["seconds_left"] = status.seconds_left >= 0 ? nlohmann::ordered_json(std::round(status.seconds_left)) : nlohmann::ordered_json();
+    json["checkpoint"] = status.checkpoint;
+    json["host"] = host();
+    json["process"] = ::getpid();
+    if (const char* job = std::getenv("SLURM_JOB_ID")) json["job"] = job;
+    json["started"] = std::round(started_);  // seconds since 1970
+    json["updated"] = std::round(now());
+    try {
+        // Text that is not UTF-8 (a path) must not end a run: replaced.
+        write_file_atomically(path_ / "status.json", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+    } catch (const Error& error) {
+        if (!warned_) warn("{} (training goes on)", error.what());
+        warned_ = true;
+    }
+}
+
+}  // namespace flanmoe

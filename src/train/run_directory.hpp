@@ -1,0 +1,49 @@
+// The directory of a run: config.toml (resolved), metrics.jsonl, event files, checkpoints/, status.json, lock.
+//
+// One process at a time (a lock on the file `lock` that the kernel drops with the process, so that nothing stale can stay) and one config for ever:
+// a run goes on only under the config that it began with, but for options that do not change what is learned (may_change in the option table).
+#pragma once
+
+#include "config/config.hpp"
+
+#include <filesystem>
+#include <string>
+
+namespace flanmoe {
+
+struct RunStatus {
+    std::string state;    ///< "running", "done", "stopped" (resumable), "failed"
+    std::string message;  ///< why, for people
+    int64_t step = 0, steps = 0;
+    double loss = 0, seconds_left = -1;
+    std::string checkpoint;  ///< newest one
+};
+
+class RunDirectory {
+public:
+    /// Creates the directory or takes it up again. Exit::cannot_create if it cannot be made or written, another process works in it (which one is
+    /// said), it holds something else, or it belongs to another config (with the keys that differ). Options that may change are taken from `config`
+    /// and written to config.toml.
+    RunDirectory(const std::filesystem::path& path, const Config& config);
+    RunDirectory(const RunDirectory&) = delete;
+    ~RunDirectory();
+
+    const std::filesystem::path& path() const { return path_; }
+    bool taken_up() const { return taken_up_; }  ///< the directory was there with the same config
+    std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
+    std::filesystem::path config() const { return path_ / "config.toml"; }
+
+    /// Replaces status.json, whole or not at all; a full disk is warned about once and else ignored.
+    void write_status(const RunStatus& status);
+
+private:
+    void lock();
+    void take_up(const Config& config);
+
+    std::filesystem::path path_;
+    int lock_ = -1;
+    bool taken_up_ = false, warned_ = false;
+    double started_ = 0;
+};
+
+}  // namespace flanmoe

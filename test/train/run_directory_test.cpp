@@ -1,0 +1,88 @@
+#include "train/run_directory.hpp"
+
+#include "core/error.hpp"
+#include "core/file.hpp"
+#include "train/temporary_directory.hpp"
+
+#include <doctest/doctest.h>
+
+#include <unistd.h>
+
+#include <fstream>
+
+using namespace flanmoe;
+
+namespace {
+
+std::string refusal(const std::filesystem::path& path, const Config& config) {
+    try {
+        RunDirectory run(path, config);
+    } catch (const Error& error) {
+        CHECK(error.code == Exit::cannot_create);
+        return error.what();
+    }
+    return "";
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_SUITE("train/run_directory") {
+    TEST_CASE("a run is created, holds its config, and goes on under the same one") {
+        test::TemporaryDirectory folder;
+        const auto path = folder.path / "runs" / "a b";
+        Config config;
+        {
+            RunDirectory run(path, config);
+            CHECK_FALSE(run.taken_up());
+            CHECK(read_file(run.config()) == to_toml(config));
+        }
+        config.train.steps = 77;  // may change
+        RunDirectory run(path, config);
+        CHECK(run.taken_up());
+        CHECK(contains(read_file(run.config()), "steps = 77"));
+    }
+
+    TEST_CASE("another config is refused with the keys that differ, and nothing is written") {
+        test::TemporaryDirectory folder;
+        Config config;
+        { RunDirectory run(folder.path, config); }
+        const std::string before = read_file(folder.path / "config.toml");
+        config.model.d_model = 640;
+        config.train.steps = 5;
+        const std::string sentence = refusal(folder.path, config);
+        CHECK(contains(sentence, "model.d_model was 512 and is 640"));
+        CHECK_FALSE(contains(sentence, "train.steps"));
+        CHECK(read_file(folder.path / "config.toml") == before);
+        CHECK(refusal(folder.path, Config{}).empty());  // the refused try left no lock
+    }
+
+    TEST_CASE("two runs in one directory are refused, the owner is named, the lock goes with it") {
+        test::TemporaryDirectory folder;
+        {
+            RunDirectory first(folder.path, Config{});
+            CHECK(contains(refusal(folder.path, Config{}), "process " + std::to_string(::getpid())));
+        }
+        CHECK(refusal(folder.path, Config{}).empty());
+    }
+
+    TEST_CASE("a directory with checkpoints but no config, and a file, are refused") {
+        test::TemporaryDirectory folder;
+        std::filesystem::create_directories(folder.path / "checkpoints");
+        CHECK(contains(refusal(folder.path, Config{}), "no config.toml"));
+        std::ofstream(folder.path / "file") << "x";
+        CHECK(contains(refusal(folder.path / "file", Config{}), "cannot create the run directory"));
+    }
+
+    TEST_CASE("status.json is replaced whole") {
+        test::TemporaryDirectory folder;
+        RunDirectory run(folder.path, Config{});
+        run.write_status({.state = "running", .message = "", .step = 5, .steps = 10, .loss = 1.0 / 0.0, .seconds_left = 12.4, .checkpoint = "checkpoints/\xff"});
+        const std::string text = read_file(folder.path / "status.json");
+        CHECK(contains(text, "\"state\": \"running\""));
+        CHECK(contains(text, "\"loss\": null"));
+        CHECK(contains(text, "\"seconds_left\": 12.0"));
+        CHECK_FALSE(std::filesystem::exists(folder.path / "status.json.tmp"));
+    }
+}
