@@ -120,7 +120,7 @@ void read_stack(const JsonReader& reader, const char* key, int64_t depth, std::v
     if (!stack.has("layers")) return;
     if (!stack.raw("layers").is_array()) stack.refuse("layers", "is not a list", "give the indices of the sparse layers");
     layers.clear();
-    for (const Json& value : stack.raw("layers")) {
+    for (const ParsedJson& value : stack.raw("layers")) {
         if (!value.is_number_unsigned() || value.get<uint64_t>() >= static_cast<uint64_t>(depth) || (!layers.empty() && value.get<int64_t>() <= layers.back()))
             stack.refuse("layers", "are not ascending layer numbers", fmt::format("give numbers from 0 to {}", depth - 1));
         layers.push_back(value.get<int64_t>());
@@ -277,7 +277,7 @@ std::string write_hf_config(const ModelConfig& c, DType weights, int64_t row_tok
 }
 
 ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
-    const Json json = parse_json_object(text, where);
+    const ParsedJson json = parse_json_object(text, where);
     const JsonReader reader(json, where);
     const std::string type = reader.text("model_type", "");
     if (type == "mixtral" || type == "qwen2_moe") reader.refuse("model_type", fmt::format("is {:?}", type), "this family is not supported yet; t5, switch_transformers and flanmoe are");

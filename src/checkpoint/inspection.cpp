@@ -16,11 +16,13 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t small_file_limit = int64_t{1} << 26;
+constexpr int64_t state_limit = int64_t{1} << 20;
 
 bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
-std::string value_text(const Json& value) {
-    if (value.is_string()) return printable(value.get<std::string>());
+template <class AnyJson>
+std::string value_text(const AnyJson& value) {
+    if (value.is_string()) return printable(value.template get<std::string>());
     const std::string text = value.dump(-1, ' ', true);
     return text.size() <= 160 ? text : text.substr(0, 157) + "...";
 }
@@ -29,7 +31,8 @@ TrainingSummary training_summary(const fs::path& folder) {
     TrainingSummary summary;
     const fs::path state = folder / "state.json", optimizer = folder / "optimizer.safetensors";
     if (fs::exists(state)) {
-        const Json json = parse_json_object(read_file(state, small_file_limit), state.string());
+        const Json json = Json::parse(read_file(state, state_limit), nullptr, false);  // in the order of the file
+        if (!json.is_object()) fail(Exit::bad_checkpoint, "{} is not a JSON object; it is damaged: use another checkpoint", state.string());
         for (const auto& [key, value] : json.items()) summary.state.emplace_back(printable(key), value_text(value));
     }
     if (fs::exists(optimizer)) {
@@ -173,7 +176,7 @@ std::vector<std::string> verify_path(const fs::path& path, std::vector<std::stri
 }
 
 std::vector<std::string> config_differences(const fs::path& a, const fs::path& b) {
-    const Json left = parse_json_object(read_file(a, small_file_limit), a.string()).flatten(), right = parse_json_object(read_file(b, small_file_limit), b.string()).flatten();
+    const ParsedJson left = parse_json_object(read_file(a, small_file_limit), a.string()).flatten(), right = parse_json_object(read_file(b, small_file_limit), b.string()).flatten();
     std::vector<std::string> differences;
     const auto dotted = [](std::string pointer) {
         std::replace(pointer.begin(), pointer.end(), '/', '.');

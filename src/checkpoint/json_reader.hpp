@@ -13,26 +13,27 @@
 
 namespace flanmoe {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::ordered_json;    // for writing: keys stay in the order in which they are set; slow for thousands of keys
+using ParsedJson = nlohmann::json;      // for reading: sorted keys, fast for any number of them
 
-inline Json parse_json_object(std::string_view text, const std::string& where) {
-    Json object = Json::parse(text, nullptr, false);
+inline ParsedJson parse_json_object(std::string_view text, const std::string& where) {
+    ParsedJson object = ParsedJson::parse(text, nullptr, false);
     if (object.is_discarded() || !object.is_object()) fail(Exit::bad_checkpoint, "{} is not a JSON object; it is damaged: get it again", where);
     return object;
 }
 
 class JsonReader {
 public:
-    JsonReader(const Json& object, std::string where, std::string prefix = "") : object_(object), where_(std::move(where)), prefix_(std::move(prefix)) {}
+    JsonReader(const ParsedJson& object, std::string where, std::string prefix = "") : object_(object), where_(std::move(where)), prefix_(std::move(prefix)) {}
 
     bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
     bool contains(const char* key) const { return object_.contains(key); }
-    const Json& raw(const char* key) const { return object_[key]; }
+    const ParsedJson& raw(const char* key) const { return object_[key]; }
     const std::string& where() const { return where_; }
 
     int64_t integer(const char* key, int64_t least, int64_t most) const {
         if (!has(key)) refuse(key, "is missing", "add it");
-        const Json& value = object_[key];
+        const ParsedJson& value = object_[key];
         if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{1} << 62)) refuse(key, "is not an integer", "correct it");
         const int64_t number = value.get<int64_t>();
         if (number < least || number > most) refuse(key, fmt::format("is {}", number), fmt::format("give a number from {} to {}", least, most));
@@ -71,7 +72,7 @@ public:
     }
 
 private:
-    const Json& object_;
+    const ParsedJson& object_;
     std::string where_, prefix_;
 };
 

@@ -60,7 +60,7 @@ Manifest read_manifest(const fs::path& directory) {
     const std::string where = path.string();
     if (!fs::exists(path)) fail(Exit::bad_checkpoint, "{} has no {}, so it was never completed; use another checkpoint", directory.string(), manifest_name);
     const std::string text = read_file(path, manifest_limit);
-    const Json json = parse_json_object(text, where);
+    const ParsedJson json = parse_json_object(text, where);
     const JsonReader reader(json, where);
     Manifest manifest;
     if (reader.text("format", "") != "flanmoe checkpoint") reader.refuse("format", "is not that of a checkpoint", "use another checkpoint");
@@ -118,7 +118,7 @@ std::optional<BestMark> read_best(const fs::path& run) {
     const fs::path path = best_path(run);
     if (!fs::exists(path)) return {};
     const std::string where = path.string();
-    const Json json = parse_json_object(read_file(path, manifest_limit), where);
+    const ParsedJson json = parse_json_object(read_file(path, manifest_limit), where);
     const JsonReader reader(json, where);
     BestMark mark;
     mark.step = reader.integer("step", 0, int64_t{1} << 60);

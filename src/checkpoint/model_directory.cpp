@@ -75,7 +75,7 @@ std::vector<std::vector<StoredTensor>> cut_into_shards(std::vector<StoredTensor>
 }
 
 void write_weights(const fs::path& directory, const std::vector<std::vector<StoredTensor>>& shards, FileHashes& hashes) {
-    Json map = Json::object();
+    ParsedJson map = ParsedJson::object();
     int64_t total = 0;
     for (size_t i = 0; i < shards.size(); ++i) {
         const std::string name = shards.size() == 1 ? single_name : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
@@ -88,7 +88,7 @@ void write_weights(const fs::path& directory, const std::vector<std::vector<Stor
         hashes[name] = writer.write(directory / name);
     }
     if (shards.size() == 1) return;
-    Json index;
+    ParsedJson index;
     index["metadata"] = {{"total_size", total}};
     index["weight_map"] = std::move(map);
     hashes[index_name] = write_hashed(directory / index_name, index.dump(2) + "\n");
@@ -104,7 +104,7 @@ void remove_stale_weights(const fs::path& directory) {
 // file name -> the tensors that the index places in it.
 std::map<std::string, std::set<std::string>> read_index(const fs::path& path) {
     const std::string where = path.string();
-    const Json json = parse_json_object(read_file(path, index_limit), where);
+    const ParsedJson json = parse_json_object(read_file(path, index_limit), where);
     const JsonReader reader(json, where);
     if (!reader.has("weight_map")) reader.refuse("weight_map", "is missing", "get the index again, or rebuild it");
     reader.object("weight_map");

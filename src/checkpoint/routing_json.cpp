@@ -86,7 +86,7 @@ void read_routing(const JsonReader& reader, RoutingConfig& routing) {
 }
 
 void parse_routing(std::string_view json, RoutingConfig& routing, const std::string& where) {
-    const Json object = parse_json_object(json, where);
+    const ParsedJson object = parse_json_object(json, where);
     read_routing(JsonReader(object, where), routing);
 }
 

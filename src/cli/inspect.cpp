@@ -185,14 +185,17 @@ Json inspection_json(const Inspection& found, bool with_statistics) {
     add_training_json(json, found);
     const std::vector<Found> tensors = sorted_tensors(found.weights);
     const std::vector<Statistics> each = with_statistics ? statistics(tensors) : std::vector<Statistics>();
+    json["tensors"] = Json::object();
+    auto& listed = json["tensors"].get_ref<Json::object_t&>();  // a vector: appended to, without looking for the name first
     for (size_t i = 0; i < tensors.size(); ++i) {
         const TensorEntry& entry = *tensors[i].entry;
-        Json& tensor = json["tensors"][entry.name];
+        Json tensor;
         tensor["shape"] = entry.shape;
         tensor["dtype"] = name_of(entry.type);
         tensor["bytes"] = entry.bytes();
         tensor["file"] = tensors[i].file->path().filename().string();
         if (with_statistics) tensor["statistics"] = statistics_json(each[i]);
+        listed.push_back({entry.name, std::move(tensor)});
     }
     if (with_statistics)
         for (const ExpertSpread& s : expert_spreads(found.weights))

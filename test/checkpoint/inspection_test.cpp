@@ -153,6 +153,6 @@ TEST_SUITE("checkpoint/inspection") {
         CHECK(difference(left.find("w"), left.find("w")).equal);
         write_file_atomically(folder / "a.json", R"({"x":1,"y":{"z":2},"only":true})");
         write_file_atomically(folder / "b.json", R"({"x":1,"y":{"z":3},"new":"n"})");
-        CHECK(config_differences(folder / "a.json", folder / "b.json") == std::vector<std::string>{"y.z: 2 -> 3", "only: true -> (absent)", "new: (absent) -> n"});
+        CHECK(config_differences(folder / "a.json", folder / "b.json") == std::vector<std::string>{"only: true -> (absent)", "y.z: 2 -> 3", "new: (absent) -> n"});
     }
 }

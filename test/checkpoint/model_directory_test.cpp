@@ -130,7 +130,7 @@ TEST_SUITE("checkpoint/model_directory") {
         CHECK(contains(with_index(first, "../" + first), "same folder"));
         CHECK(contains(with_index(first, "other.safetensors"), first));
         CHECK(contains(with_index("shared.weight", "sharex.weight"), "shared.weight"));
-        CHECK(contains(with_index("\"encoder.final_layer_norm.weight\"", "\"shared.weight\""), "shared.weight"));
+        CHECK(contains(with_index("\"encoder.final_layer_norm.weight\"", "\"shared.weight\""), "final_layer_norm"));
         CHECK(contains(with_index("weight_map", "weight_mop"), "weight_map is missing"));
         write_file_atomically(model / "model.safetensors.index.json", index);
         edit(model / first, {}, one("encoder.final_layer_norm.weight", HostTensor(DType::f32, {6})));
