@@ -106,7 +106,10 @@ void TrainingProgress::message(const std::string& text) {
 }
 
 void TrainingProgress::finish() {
-    if (open_) fmt::print(out_, "\n");
+    if (open_) {
+        draw();
+        fmt::print(out_, "\n");
+    }
     open_ = false;
     std::fflush(out_);
 }

@@ -112,9 +112,8 @@ std::string event_session_start(double wall_time, int64_t step) {
 }
 
 EventFile::EventFile(const std::filesystem::path& folder, int64_t resumed_step) : file_(new_event_file(folder)) {
-    std::string start = event_file_version(now());
-    if (resumed_step > 0) start += event_session_start(now(), resumed_step + 1);  // viewers drop steps >= this
-    file_.append(start);
+    // Viewers take the first session mark of a folder as its beginning; at every later one they drop the steps from its step on.
+    file_.append(event_file_version(now()) + event_session_start(now(), resumed_step > 0 ? resumed_step + 1 : 0));
 }
 
 void EventFile::write(std::string_view kind, int64_t step, const Metrics& metrics) {
