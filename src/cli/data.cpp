@@ -133,7 +133,6 @@ void add_show(CLI::App& parent) {
 void add_data(CLI::App& program) {
     CLI::App& command = *program.add_subcommand("data", "Make and look at training data");
     command.require_subcommand(1);
-    add_data_toyworld(command);
     command.footer("Example:\n  flanmoe data shard corpus/ --tokenizer vocabulary --out shards");
     add_shard(command);
     add_show(command);
