@@ -16,22 +16,19 @@ struct ReferenceRoute {
     std::array<double, static_cast<size_t>(ops::RouteStatistic::count)> statistics{};
 };
 
-/// logits [N, E], mask [N] (empty = all), draws [N, k - 1].
-inline ReferenceRoute reference_route(const std::vector<double>& logits, int64_t groups, int64_t experts, const ops::RouteRule& rule, const std::vector<int>& mask,
-                                      const std::vector<double>& draws) {
+/// The parts of a routing in the order in which they are computed, on dense tables.
+struct LiteralRoute {
     using S = ops::RouteStatistic;
-    const int64_t tokens = static_cast<int64_t>(logits.size()) / experts, size = tokens / groups;
-    ReferenceRoute out{std::vector<double>(logits.size(), 0.0), std::vector<uint8_t>(logits.size(), 0), {}};
-    const auto stat = [&](S s) -> double& { return out.statistics[static_cast<size_t>(s)]; };
-    std::vector<double> p(logits.size());
-    const auto at = [&](int64_t n, int64_t e) { return static_cast<size_t>(n * experts + e); };
-    for (int64_t g = 0; g < groups; ++g) {
-        std::vector<int64_t> live;
-        for (int64_t n = g * size; n < (g + 1) * size; ++n)
-            if (mask.empty() || mask[static_cast<size_t>(n)]) live.push_back(n);
-        if (live.empty()) continue;
-        const double count = static_cast<double>(live.size());
-        stat(S::groups) += 1, stat(S::tokens) += count;
+    const ops::RouteRule& rule;
+    const std::vector<double>& draws;
+    int64_t experts;
+    ReferenceRoute out;
+    std::vector<double> p;  // [N, E]
+
+    size_t at(int64_t n, int64_t e) const { return static_cast<size_t>(n * experts + e); }
+    double& stat(S s) { return out.statistics[static_cast<size_t>(s)]; }
+
+    void softmax(const std::vector<double>& logits, const std::vector<int64_t>& live) {
         for (int64_t n : live) {
             double sum = 0;
             for (int64_t e = 0; e < experts; ++e) sum += std::exp(logits[at(n, e)]);
@@ -39,64 +36,98 @@ inline ReferenceRoute reference_route(const std::vector<double>& logits, int64_t
                 p[at(n, e)] = std::exp(logits[at(n, e)]) / sum;
                 stat(S::entropy) -= p[at(n, e)] * std::log(p[at(n, e)]);
             }
-            stat(S::z) += std::log(sum) * std::log(sum) / count;
+            stat(S::z) += std::log(sum) * std::log(sum) / static_cast<double>(live.size());
         }
-        const int64_t capacity = ops::capacity_of(rule, static_cast<int64_t>(live.size()), experts);
-        std::vector<int64_t> used(static_cast<size_t>(experts), 0);
-        if (rule.kind == RouterKind::expert_choice) {
-            for (int64_t e = 0; e < experts; ++e) {
-                std::vector<int64_t> order = live;
-                std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return p[at(x, e)] > p[at(y, e)]; });
-                order.resize(static_cast<size_t>(std::min(capacity, static_cast<int64_t>(live.size()))));
-                for (int64_t n : order) out.weight[at(n, e)] = p[at(n, e)], out.kept[at(n, e)] = 1;
-            }
-        } else {
-            std::vector<std::vector<int64_t>> choices(static_cast<size_t>(tokens));
-            std::vector<double> load(static_cast<size_t>(experts), 0.0);
-            for (int64_t n : live) {
-                std::vector<int64_t>& c = choices[static_cast<size_t>(n)];
-                for (int64_t e = 0; e < experts; ++e) c.push_back(e);
-                std::stable_sort(c.begin(), c.end(), [&](int64_t x, int64_t y) { return p[at(n, x)] > p[at(n, y)]; });
-                c.resize(static_cast<size_t>(rule.k));
-                for (int64_t r = 0; r < rule.k; ++r)
-                    if (r == 0 || rule.density == Density::any) load[static_cast<size_t>(c[static_cast<size_t>(r)])] += 1 / count;
-            }
-            for (int64_t e = 0; e < experts; ++e) {
-                double mean = 0;
-                for (int64_t n : live) mean += p[at(n, e)] / count;
-                stat(S::balance) += static_cast<double>(experts) * load[static_cast<size_t>(e)] * mean;
-            }
+    }
+
+    void expert_choice(const std::vector<int64_t>& live, int64_t capacity) {
+        for (int64_t e = 0; e < experts; ++e) {
             std::vector<int64_t> order = live;
-            const auto first = [&](int64_t n) { return p[at(n, choices[static_cast<size_t>(n)][0])]; };
-            if (rule.prioritized) std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return first(x) > first(y); });
-            for (int64_t r = 0; r < rule.k; ++r) {
-                for (int64_t n : order) {
-                    const int64_t e = choices[static_cast<size_t>(n)][static_cast<size_t>(r)];
-                    double gate = p[at(n, e)], sum = 0;
-                    for (int64_t c : choices[static_cast<size_t>(n)]) sum += p[at(n, c)];
-                    if (rule.normalize) gate /= sum;
-                    if (r > 0 && rule.second == SecondPolicy::none) continue;
-                    if (r > 0 && rule.second == SecondPolicy::threshold && !(gate > rule.second_threshold)) continue;
-                    if (r > 0 && rule.second == SecondPolicy::random && !(draws[static_cast<size_t>(n * (rule.k - 1) + r - 1)] < gate / rule.second_threshold)) continue;
-                    if (r > 0) stat(S::later_wanted) += 1;
-                    if (capacity < 0 || used[static_cast<size_t>(e)] < capacity) ++used[static_cast<size_t>(e)], out.weight[at(n, e)] = gate, out.kept[at(n, e)] = 1;
-                    else if (r > 0) stat(S::later_dropped) += 1;
-                }
+            std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return p[at(x, e)] > p[at(y, e)]; });
+            order.resize(static_cast<size_t>(std::min(capacity, static_cast<int64_t>(live.size()))));
+            for (int64_t n : order) out.weight[at(n, e)] = p[at(n, e)], out.kept[at(n, e)] = 1;
+        }
+    }
+
+    std::vector<int64_t> choices(int64_t n) const {
+        std::vector<int64_t> c;
+        for (int64_t e = 0; e < experts; ++e) c.push_back(e);
+        std::stable_sort(c.begin(), c.end(), [&](int64_t x, int64_t y) { return p[at(n, x)] > p[at(n, y)]; });
+        c.resize(static_cast<size_t>(rule.k));
+        return c;
+    }
+
+    double balance(const std::vector<int64_t>& live) const {
+        const double count = static_cast<double>(live.size());
+        std::vector<double> load(static_cast<size_t>(experts), 0.0);
+        for (int64_t n : live) {
+            const std::vector<int64_t> c = choices(n);
+            for (size_t r = 0; r < c.size(); ++r)
+                if (r == 0 || rule.density == Density::any) load[static_cast<size_t>(c[r])] += 1 / count;
+        }
+        double sum = 0;
+        for (int64_t e = 0; e < experts; ++e)
+            for (int64_t n : live) sum += static_cast<double>(experts) * load[static_cast<size_t>(e)] * p[at(n, e)] / count;
+        return sum;
+    }
+
+    bool wanted(int64_t n, int64_t rank, double gate) const {
+        if (rank == 0 || rule.second == SecondPolicy::all) return true;
+        if (rule.second == SecondPolicy::threshold) return gate > rule.second_threshold;
+        return rule.second == SecondPolicy::random && draws[static_cast<size_t>(n * (rule.k - 1) + rank - 1)] < gate / rule.second_threshold;
+    }
+
+    void token_choice(const std::vector<int64_t>& live, int64_t capacity) {
+        stat(S::balance) += balance(live);
+        std::vector<int64_t> order = live, used(static_cast<size_t>(experts), 0);
+        const auto first = [&](int64_t n) { return p[at(n, choices(n)[0])]; };
+        if (rule.prioritized) std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return first(x) > first(y); });
+        for (int64_t rank = 0; rank < rule.k; ++rank) {
+            for (int64_t n : order) {
+                const std::vector<int64_t> c = choices(n);
+                const int64_t e = c[static_cast<size_t>(rank)];
+                double gate = p[at(n, e)], sum = 0;
+                for (int64_t other : c) sum += p[at(n, other)];
+                if (rule.normalize) gate /= sum;
+                if (!wanted(n, rank, gate)) continue;
+                if (rank > 0) stat(S::later_wanted) += 1;
+                if (capacity < 0 || used[static_cast<size_t>(e)] < capacity) ++used[static_cast<size_t>(e)], out.weight[at(n, e)] = gate, out.kept[at(n, e)] = 1;
+                else if (rank > 0) stat(S::later_dropped) += 1;
             }
         }
+    }
+
+    void count(const std::vector<int64_t>& live, int64_t capacity) {
         double rows = 0;
         for (int64_t n : live) {
             bool reached = false;
-            for (int64_t e = 0; e < experts; ++e) {
-                if (!out.kept[at(n, e)]) continue;
-                reached = true, rows += 1, stat(S::gate) += out.weight[at(n, e)];
-            }
+            for (int64_t e = 0; e < experts; ++e)
+                if (out.kept[at(n, e)]) reached = true, rows += 1, stat(S::gate) += out.weight[at(n, e)];
             stat(S::reached) += reached;
         }
+        stat(S::groups) += 1, stat(S::tokens) += static_cast<double>(live.size());
         stat(S::rows) += rows;
         stat(S::slots) += capacity < 0 ? rows : static_cast<double>(capacity * experts);
     }
-    return out;
+};
+
+/// logits [N, E], mask [N] (empty = all), draws [N, k - 1].
+inline ReferenceRoute reference_route(const std::vector<double>& logits, int64_t groups, int64_t experts, const ops::RouteRule& rule, const std::vector<int>& mask,
+                                      const std::vector<double>& draws) {
+    const int64_t size = static_cast<int64_t>(logits.size()) / experts / groups;
+    LiteralRoute route{rule, draws, experts, {std::vector<double>(logits.size(), 0.0), std::vector<uint8_t>(logits.size(), 0), {}}, std::vector<double>(logits.size())};
+    for (int64_t g = 0; g < groups; ++g) {
+        std::vector<int64_t> live;
+        for (int64_t n = g * size; n < (g + 1) * size; ++n)
+            if (mask.empty() || mask[static_cast<size_t>(n)]) live.push_back(n);
+        if (live.empty()) continue;
+        const int64_t capacity = ops::capacity_of(rule, static_cast<int64_t>(live.size()), experts);
+        route.softmax(logits, live);
+        if (rule.kind == RouterKind::expert_choice) route.expert_choice(live, capacity);
+        else route.token_choice(live, capacity);
+        route.count(live, capacity);
+    }
+    return route.out;
 }
 
 }  // namespace flanmoe::test
