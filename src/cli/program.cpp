@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <new>
 
@@ -12,7 +13,12 @@ namespace flanmoe::cli {
 
 namespace {
 
-std::string full_name(const CLI::App& app) { return app.get_parent() ? full_name(*app.get_parent()) + " " + app.get_name() : "flanmoe"; }
+// "data shard"; empty for the program itself, whose name begins every message.
+std::string path_of(const CLI::App& app) {
+    if (!app.get_parent()) return "";
+    const std::string above = path_of(*app.get_parent());
+    return above + (above.empty() ? "" : " ") + app.get_name();
+}
 
 // The innermost subcommand that the command line reached.
 CLI::App* innermost(CLI::App* app) {
@@ -45,21 +51,23 @@ std::string join(const std::vector<std::string>& names) {
 // One sentence for a command line that CLI11 refused.
 std::string explain(CLI::App& program, const CLI::ParseError& error) {
     const CLI::App& app = *innermost(&program);
-    const std::string name = full_name(app);
+    const std::string path = path_of(app), help = fmt::format("see flanmoe {}{}--help", path, path.empty() ? "" : " ");
+    const std::string subject = path.empty() ? "" : path + ": ";
     const std::vector<std::string> commands = command_names(app);
     for (const std::string& rest : app.remaining()) {
         if (rest.size() > 1 && rest[0] == '-') {
             const std::string flag = rest.substr(0, rest.find('='));
-            return fmt::format("unknown option {} of {}{}; see {} --help", flag, name, suggestion(flag, flag_names(app)), name);
+            return fmt::format("{}unknown option {}{}; {}", subject, flag, suggestion(flag, flag_names(app)), help);
         }
-        if (!commands.empty()) return fmt::format("{} has no command {}{}; it has {}", name, rest, suggestion(rest, commands), join(commands));
-        return fmt::format("{} does not take the argument {}; see {} --help", name, rest, name);
+        if (!commands.empty()) return fmt::format("{}unknown command {}{}; there are {}", subject, rest, suggestion(rest, commands), join(commands));
+        return fmt::format("{}unexpected argument {}; {}", subject, rest, help);
     }
-    if (!commands.empty() && dynamic_cast<const CLI::RequiredError*>(&error)) return fmt::format("{} needs a command: {}", name, join(commands));
-    return fmt::format("{}: {}; see {} --help", name, error.what(), name);
+    if (!commands.empty() && dynamic_cast<const CLI::RequiredError*>(&error)) return fmt::format("{}a command is missing; there are {}", subject, join(commands));
+    return fmt::format("{}{}; {}", subject, error.what(), help);
 }
 
-int report(Exit code, const std::string& sentence) {
+int report(Exit code, std::string sentence) {
+    std::replace(sentence.begin(), sentence.end(), '\n', ' ');  // one line, whatever a library put into its message
     fmt::print(stderr, "flanmoe: {}\n", sentence);
     return static_cast<int>(code);
 }

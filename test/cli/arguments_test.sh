@@ -1,9 +1,14 @@
 # What the command line itself refuses, and help.
-refuse 64 'needs a command: .*config' "$FLANMOE"
-refuse 64 'has no command cofnig \(did you mean config\?\)' "$FLANMOE" cofnig
-refuse 64 'unknown option --sett of flanmoe config \(did you mean --set\?\)' "$FLANMOE" config --sett a.b=1
-refuse 64 'unknown option --versoin of flanmoe \(did you mean --version\?\)' "$FLANMOE" --versoin
-refuse 64 'KEY=VALUE' "$FLANMOE" config --set
+refuse 64 'a command is missing; there are .*config' "$FLANMOE"
+refuse 64 'unknown command cofnig \(did you mean config\?\); there are .*tokenizer' "$FLANMOE" cofnig
+refuse 64 'data: a command is missing; there are .*shard' "$FLANMOE" data
+refuse 64 'data: unknown command shrad \(did you mean shard\?\)' "$FLANMOE" data shrad
+refuse 64 'config: unknown option --sett \(did you mean --set\?\); see flanmoe config --help' "$FLANMOE" config --sett a.b=1
+refuse 64 'unknown option --versoin \(did you mean --version\?\)' "$FLANMOE" --versoin
+refuse 64 'inspect: unexpected argument b' "$FLANMOE" inspect a b
+refuse 64 'config: .*--set' "$FLANMOE" config --set
+refuse 64 'tokenizer train: .*--size = abc' "$FLANMOE" tokenizer train text --out v --size abc
+refuse 64 'data shard: --tokenizer is required' "$FLANMOE" data shard text
 expect 0 '^flanmoe [0-9]+\.[0-9]+' "$FLANMOE" --version
 expect 0 'Subcommands' "$FLANMOE" --help
 

@@ -6,7 +6,7 @@ expect() {
     shift 2
     output=$("$@" 2>&1 < /dev/null)
     status=$?
-    if [ "$status" != "$code" ] || ! grep -qE -- "$pattern" <<< "$output"; then
+    if ! [[ $status =~ ^($code)$ ]] || ! grep -qE -- "$pattern" <<< "$output"; then
         printf '  %s\n    exit code %s, expected %s; output must match: %s\n' "$*" "$status" "$code" "$pattern"
         head -20 <<< "$output" | sed 's/^/    | /'
         failures=$((failures + 1))
