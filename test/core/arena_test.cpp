@@ -17,7 +17,8 @@ TEST_SUITE("core/arena") {
         };
         std::vector<Piece> pieces;
         // The last ones are larger than what remains of the first chunk and than a whole chunk.
-        for (int64_t bytes : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{64}, int64_t{65}, int64_t{1000}, int64_t{31} << 20, int64_t{8} << 20, int64_t{70} << 20, int64_t{5}}) {
+        constexpr int64_t mb = 1 << 20;
+        for (int64_t bytes : {int64_t{0}, int64_t{1}, int64_t{63}, int64_t{64}, int64_t{65}, int64_t{1000}, 31 * mb, 8 * mb, 70 * mb, int64_t{5}}) {
             pieces.push_back({static_cast<char*>(arena.allocate_bytes(bytes)), bytes});
             CHECK(reinterpret_cast<uintptr_t>(pieces.back().data) % 64 == 0);
             std::memset(pieces.back().data, static_cast<int>(pieces.size()), static_cast<size_t>(bytes));

@@ -7,7 +7,6 @@
 
 #include <bit>
 #include <cmath>
-#include <limits>
 
 using namespace flanmoe;
 using namespace flanmoe::test;
@@ -104,8 +103,8 @@ TEST_SUITE("ops/elementwise") {
         const uint32_t tails[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x10000, 0x17fff, 0x18000, 0x18001, 0x1ffff, 0x7fffff};
         constexpr int64_t n = 512 * std::size(tails);
         const Tensor from = make(context, DType::f32, {n}), to = make(context, DType::bf16, {n});
-        for (int64_t i = 0; i < n; ++i)
-            from.as<float>()[i] = std::bit_cast<float>(static_cast<uint32_t>(i / static_cast<int64_t>(std::size(tails))) << 23 | tails[static_cast<size_t>(i) % std::size(tails)]);
+        for (size_t i = 0; i < n; ++i)
+            from.as<float>()[i] = std::bit_cast<float>(static_cast<uint32_t>(i / std::size(tails)) << 23 | tails[i % std::size(tails)]);
         ops::cast(context, from, to);
         int64_t wrong = 0;
         for (int64_t i = 0; i < n; ++i) {
@@ -116,7 +115,8 @@ TEST_SUITE("ops/elementwise") {
             }
             // Among the two bf16 neighbours, by distance; a tie goes to the even one.
             const uint32_t down = std::bit_cast<uint32_t>(x) & 0xffff0000u, up = down + 0x10000u;
-            const double below = std::bit_cast<float>(down), above = std::isinf(std::bit_cast<float>(up)) ? std::copysign(0x1p128, x) : std::bit_cast<float>(up);
+            const double below = std::bit_cast<float>(down);
+            const double above = std::isinf(std::bit_cast<float>(up)) ? std::copysign(0x1p128, x) : std::bit_cast<float>(up);
             const double to_below = std::abs(x - below), to_above = std::abs(above - x);
             const uint32_t nearest = to_below < to_above || (to_below == to_above && (down & 0x10000u) == 0) || std::isinf(x) ? down : up;
             wrong += std::bit_cast<uint32_t>(got) != nearest;
@@ -157,7 +157,7 @@ TEST_SUITE("ops/elementwise") {
                     for (int64_t i = 0; i < n; ++i) set(values, 0, i, type == DType::f32 ? 3.4e38 : 3.38e38);
                     CHECK(std::isfinite(ops::sum_of_squares(context, values)));
                 }
-                for (double bad : {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}) {
+                for (double bad : {double{NAN}, double{INFINITY}, -double{INFINITY}}) {
                     for (int64_t where : {int64_t{0}, n / 2, n - 1}) {
                         fill(values, 1);
                         set(values, 0, where, bad);

@@ -52,7 +52,8 @@ TEST_SUITE("ops/embedding") {
                 const Tensor d_out = random(context, type, {c.positions, c.cols}, 3, 1.0 / 3, 1);
                 const Tensor expected = random(context, DType::f64, {c.vocabulary, c.cols}, 4);
                 for (int64_t n = 0; n < c.positions; ++n)
-                    for (int64_t col = 0; col < c.cols; ++col) set(expected, id_at(ids, n), col, get(expected, id_at(ids, n), col) + get(d_out, n, col));
+                    for (int64_t col = 0; col < c.cols; ++col)
+                        set(expected, id_at(ids, n), col, get(expected, id_at(ids, n), col) + get(d_out, n, col));
                 Tensor first;
                 for (int count : {1, 2, 3}) {
                     Threads threads(count);

@@ -23,10 +23,10 @@ const Case cases[] = {
     {0, 16, true, true, 0.1f, 0},
 };
 
-struct Sizes {
+struct Dropouts {
     Dropout delta, out;
 };
-Sizes dropouts(const Case& c) {
+Dropouts dropouts(const Case& c) {
     return {Dropout::with(c.delta_rate, {5, 6, 7, Purpose::sublayer_dropout}, 11), Dropout::with(c.out_rate, {5, 6, 7, Purpose::stack_dropout}, 0)};
 }
 
@@ -166,7 +166,8 @@ TEST_SUITE("ops/norm") {
             const Case c{37, 65, true, true, 0, 0.1f};
             Norm forward(context, c, type, 0);
             ops::residual_norm(context, forward.args);
-            NormBackward apart(context, c, type, forward.args.h, forward.args.rstd, true), over(context, c, type, forward.args.h, forward.args.rstd, true);
+            NormBackward apart(context, c, type, forward.args.h, forward.args.rstd, true);
+            NormBackward over(context, c, type, forward.args.h, forward.args.rstd, true);
             over.args.dh = over.args.d_delta = over.args.d_residual_path;
             ops::residual_norm_backward(context, apart.args);
             ops::residual_norm_backward(context, over.args);
@@ -181,7 +182,8 @@ TEST_SUITE("ops/norm") {
         const Case c{1000, 48, true, true, 0.1f, 0};
         Norm forward(context, c, DType::f32, 0);
         ops::residual_norm(context, forward.args);
-        NormBackward one(context, c, DType::f32, forward.args.h, forward.args.rstd, true), two(context, c, DType::f32, forward.args.h, forward.args.rstd, true);
+        NormBackward one(context, c, DType::f32, forward.args.h, forward.args.rstd, true);
+        NormBackward two(context, c, DType::f32, forward.args.h, forward.args.rstd, true);
         {
             Threads threads(1);
             ops::residual_norm_backward(context, one.args);

@@ -16,6 +16,7 @@ struct Kind {
 constexpr std::array kinds = {
     Kind{"router", true, compute_router},   Kind{"optimizer", true, compute_optimizer}, Kind{"buckets", false, compute_buckets},
     Kind{"spans", false, compute_spans},    Kind{"tokenizer", false, compute_tokenizer},
+    Kind{"model", true, compute_model},     Kind{"training", true, compute_training},   Kind{"generation", false, compute_generation},
 };
 
 const Kind& kind_of(const ParityCase& given) {

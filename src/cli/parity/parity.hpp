@@ -43,6 +43,9 @@ Computed compute_optimizer(const ParityCase& given);
 Computed compute_buckets(const ParityCase& given);
 Computed compute_spans(const ParityCase& given);
 Computed compute_tokenizer(const ParityCase& given);
+Computed compute_model(const ParityCase& given);
+Computed compute_training(const ParityCase& given);
+Computed compute_generation(const ParityCase& given);
 
 enum class Verdict : uint8_t { ok, skipped, out_of_tolerance };
 struct Judgement {

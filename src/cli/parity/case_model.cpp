@@ -1,0 +1,101 @@
+#include "cli/parity/case_model.hpp"
+
+#include "checkpoint/model_directory.hpp"
+
+namespace flanmoe::cli {
+
+namespace {
+
+void apply_routing(const ParityCase& given, const nlohmann::json& spec, RoutingConfig& routing) {
+    const std::string router = spec.at("router").get<std::string>();
+    if (router != "switch" && router != "gshard" && router != "top_k" && router != "expert_choice") given.malformed(fmt::format("there is no router \"{}\"", router));
+    routing = {};
+    routing.kind = router == "expert_choice" ? RouterKind::expert_choice : RouterKind::token_choice;
+    routing.k = spec.value("k", int64_t{1});
+    routing.normalize = spec.value("normalize", false);
+    routing.prioritized = spec.value("prioritized", false);
+    routing.density = spec.value("density", "first") == "any" ? Density::any : Density::first;
+    const nlohmann::json second = spec.value("second", nlohmann::json::object());
+    const std::string policy = second.is_object() ? second.value("policy", "all") : "all";
+    if (policy != "all" && policy != "none" && policy != "threshold") given.malformed(fmt::format("second policy \"{}\" cannot be judged for a whole model", policy));
+    routing.second_eval = policy == "none" ? SecondPolicy::none : policy == "threshold" ? SecondPolicy::threshold : SecondPolicy::all;
+    routing.second_threshold = second.is_object() ? second.value("threshold", 0.2) : 0.2;
+    const nlohmann::json& capacity = spec.at("capacity");
+    routing.dropless = capacity.is_null();
+    routing.capacity = capacity.is_null() ? 0 : capacity.get<int64_t>();
+    routing.group_rows = spec.value("group", "row") == "batch" ? 0 : 1;
+    routing.route_padding = spec.value("route_padding", false);
+}
+
+std::vector<int64_t> integers(const ParityCase& given, const std::string& name, int64_t& rows, int64_t& length) {
+    const HostTensor t = given.input(name, DType::i64);
+    if (t.shape.rank != 2) fail(Exit::bad_data, "{}: {} has shape {}, two dimensions are expected", given.inputs->path().string(), name, t.shape.text());
+    rows = t.shape[0], length = t.shape[1];
+    return {t.as<int64_t>(), t.as<int64_t>() + t.shape.elements()};
+}
+
+constexpr int64_t not_counted = -100;
+
+}  // namespace
+
+std::unique_ptr<Transformer> load_case_model(const ParityCase& given, bool gradients) {
+    ModelConfig config = read_model_config(given.folder);
+    if (given.json.contains("routing") && given.json["routing"].is_object()) {
+        for (const auto& [stack, spec] : given.json["routing"].items()) apply_routing(given, spec, stack == "encoder" ? config.encoder_routing : config.decoder_routing);
+    }
+    auto model = std::make_unique<Transformer>(config);
+    model->parameters().allocate(given.dtype, gradients);
+    load_model(given.folder, model->parameters());
+    return model;
+}
+
+LossCoefficients loss_of(const ParityCase& given) {
+    const nlohmann::json loss = given.json.value("loss", nlohmann::json::object());
+    return {loss.value("balance", 0.0), loss.value("z", 0.0), loss.value("output_z", 0.0)};
+}
+
+Batch case_batch(const ParityCase& given, const ModelConfig& config, const std::string& suffix) {
+    Batch b;
+    int64_t rows = 0, length = 0;
+    const std::vector<int64_t> ids = integers(given, "input_ids" + suffix, b.rows, length), mask = integers(given, "attention_mask" + suffix, rows, length);
+    const std::vector<int32_t> narrow(ids.begin(), ids.end()), segments(mask.begin(), mask.end());
+    std::vector<int64_t> labels;
+    if (given.has_input("labels" + suffix)) labels = integers(given, "labels" + suffix, rows, b.decoder_length);
+    if (rows != b.rows) fail(Exit::bad_data, "{}: inputs have different numbers of rows", given.inputs->path().string());
+    if (config.encoder_decoder) {
+        b.encoder_length = length, b.encoder_ids = narrow, b.encoder_segments = segments;
+        // The decoder's own mask is causal only: every position is visible, but only counted ones are routed.
+        b.decoder_segments.assign(labels.size(), 1);
+        for (size_t i = 0; i < labels.size(); ++i) {
+            const bool start = i % static_cast<size_t>(b.decoder_length) == 0;
+            b.decoder_ids.push_back(static_cast<int32_t>(start ? config.decoder_start_id : labels[i - 1] == not_counted ? config.pad_id : labels[i - 1]));
+            b.decoder_targets.push_back(labels[i] == not_counted ? ignored : static_cast<int32_t>(labels[i]));
+            b.decoder_routed.push_back(labels[i] != not_counted);
+        }
+        return b;
+    }
+    b.decoder_length = length, b.decoder_ids = narrow, b.decoder_segments = segments;
+    for (size_t i = 0; i < labels.size(); ++i) {
+        const bool last = (i + 1) % static_cast<size_t>(length) == 0;
+        b.decoder_targets.push_back(last || labels[i + 1] == not_counted ? ignored : static_cast<int32_t>(labels[i + 1]));
+    }
+    if (given.has_input("prefix_length" + suffix)) {
+        const HostTensor prefix = given.input("prefix_length" + suffix, DType::i64);
+        b.prefix_lengths.assign(prefix.as<int64_t>(), prefix.as<int64_t>() + prefix.shape.elements());
+    }
+    return b;
+}
+
+Batch rows_of(const Batch& batch, int64_t first, int64_t count) {
+    Batch b = batch;
+    b.rows = count, b.first_row = batch.first_row + first;
+    const auto cut = [&](auto& values, int64_t length) {
+        if (!values.empty()) values = {values.begin() + first * length, values.begin() + (first + count) * length};
+    };
+    cut(b.encoder_ids, batch.encoder_length), cut(b.encoder_segments, batch.encoder_length), cut(b.encoder_routed, batch.encoder_length);
+    cut(b.decoder_ids, batch.decoder_length), cut(b.decoder_segments, batch.decoder_length), cut(b.decoder_routed, batch.decoder_length);
+    cut(b.decoder_targets, batch.decoder_length), cut(b.prefix_lengths, 1);
+    return b;
+}
+
+}  // namespace flanmoe::cli
