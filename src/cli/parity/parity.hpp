@@ -46,6 +46,7 @@ Computed compute_tokenizer(const ParityCase& given);
 Computed compute_model(const ParityCase& given);
 Computed compute_training(const ParityCase& given);
 Computed compute_generation(const ParityCase& given);
+Computed compute_metrics(const ParityCase& given);
 
 enum class Verdict : uint8_t { ok, skipped, out_of_tolerance };
 struct Judgement {

@@ -1,0 +1,212 @@
+// Text is taken apart into code points; the C library's C.UTF-8 locale says which are letters and what their lower case is.
+#include "eval/text_metrics.hpp"
+
+#include "core/error.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <locale.h>
+#include <map>
+#include <wctype.h>
+
+namespace flanmoe {
+
+namespace {
+
+locale_t utf8_locale() {
+    static const locale_t locale = [] {
+        const locale_t found = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
+        if (!found) fail(Exit::missing_input, "this system has no locale C.UTF-8, which texts are lower-cased with; install the C library's locales (libc-bin)");
+        return found;
+    }();
+    return locale;
+}
+
+// Code points of UTF-8; a byte that belongs to none stands for itself, as U+FFFD would.
+std::u32string code_points(std::string_view text) {
+    std::u32string points;
+    points.reserve(text.size());
+    for (size_t i = 0; i < text.size();) {
+        const auto byte = static_cast<unsigned char>(text[i]);
+        const size_t length = byte < 0x80 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 0;
+        if (length == 0 || i + length > text.size()) {
+            points.push_back(U'\ufffd');
+            ++i;
+            continue;
+        }
+        char32_t point = length == 1 ? byte : byte & (0x7fu >> length);
+        for (size_t k = 1; k < length; ++k) point = point << 6 | (static_cast<unsigned char>(text[i + k]) & 0x3fu);
+        points.push_back(point);
+        i += length;
+    }
+    return points;
+}
+
+void append(std::string& text, char32_t point) {
+    const auto put = [&](char32_t byte) { text.push_back(static_cast<char>(byte)); };
+    if (point < 0x80) return put(point);
+    if (point < 0x800) {
+        put(0xc0 | point >> 6);
+    } else {
+        if (point < 0x10000) {
+            put(0xe0 | point >> 12);
+        } else {
+            put(0xf0 | point >> 18);
+            put(0x80 | (point >> 12 & 0x3f));
+        }
+        put(0x80 | (point >> 6 & 0x3f));
+    }
+    put(0x80 | (point & 0x3f));
+}
+
+bool is_letter(char32_t c) { return iswalpha_l(static_cast<wint_t>(c), utf8_locale()) != 0; }
+bool is_word_character(char32_t c) { return c == U'_' || iswalnum_l(static_cast<wint_t>(c), utf8_locale()) != 0; }
+
+bool is_space(char32_t c) {
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
+           c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+bool is_ascii_punctuation(char32_t c) { return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) || (c >= 123 && c <= 126); }
+
+std::u32string lower(const std::u32string& text) {
+    std::u32string result;
+    result.reserve(text.size());
+    for (size_t i = 0; i < text.size(); ++i) {
+        const char32_t c = text[i];
+        if (c < 0x80) {
+            result.push_back(c >= U'A' && c <= U'Z' ? c + 32 : c);
+        } else if (c == 0x130) {  // capital I with a dot: i and the dot
+            result += U"i\u0307";
+        } else if (c == 0x3a3) {  // capital sigma
+            const bool final = i > 0 && is_letter(text[i - 1]) && (i + 1 == text.size() || !is_letter(text[i + 1]));
+            result.push_back(final ? 0x3c2 : 0x3c3);
+        } else {
+            result.push_back(static_cast<char32_t>(towlower_l(static_cast<wint_t>(c), utf8_locale())));
+        }
+    }
+    return result;
+}
+
+bool is_article(const std::u32string& text, size_t begin, size_t end) {
+    const std::u32string_view word(text.data() + begin, end - begin);
+    return word == U"a" || word == U"an" || word == U"the";
+}
+
+// Replaces each article that stands between word boundaries by a blank.
+void blank_articles(std::u32string& text) {
+    for (size_t begin = 0; begin < text.size();) {
+        size_t end = begin;
+        while (end < text.size() && is_word_character(text[end])) ++end;
+        if (end > begin && is_article(text, begin, end)) std::fill(text.begin() + static_cast<std::ptrdiff_t>(begin), text.begin() + static_cast<std::ptrdiff_t>(end), U' ');
+        begin = std::max(end, begin + 1);
+    }
+}
+
+using Bag = std::map<std::string, int64_t>;
+
+int64_t common(const Bag& a, const Bag& b) {
+    int64_t count = 0;
+    for (const auto& [word, n] : a) {
+        const auto found = b.find(word);
+        if (found != b.end()) count += std::min(n, found->second);
+    }
+    return count;
+}
+
+Bag grams(const std::vector<std::string>& tokens, size_t n) {
+    Bag bag;
+    for (size_t i = 0; i + n <= tokens.size(); ++i) {
+        std::string gram = tokens[i];
+        for (size_t k = 1; k < n; ++k) gram += ' ' + tokens[i + k];
+        ++bag[gram];
+    }
+    return bag;
+}
+
+// F measure from what two sequences have in common and their lengths.
+double f_measure(int64_t both, size_t predicted, size_t wanted) {
+    if (both == 0) return 0;
+    const double precision = static_cast<double>(both) / static_cast<double>(predicted), recall = static_cast<double>(both) / static_cast<double>(wanted);
+    return 2 * precision * recall / (precision + recall);
+}
+
+double rouge_n(const std::vector<std::string>& prediction, const std::vector<std::string>& target, size_t n) {
+    if (prediction.size() < n || target.size() < n) return 0;
+    return f_measure(common(grams(prediction, n), grams(target, n)), prediction.size() - n + 1, target.size() - n + 1);
+}
+
+int64_t longest_common_subsequence(const std::vector<std::string>& a, const std::vector<std::string>& b) {
+    std::vector<int64_t> above(b.size() + 1, 0), row(b.size() + 1, 0);
+    for (const std::string& word : a) {
+        for (size_t j = 0; j < b.size(); ++j) row[j + 1] = word == b[j] ? above[j] + 1 : std::max(above[j + 1], row[j]);
+        std::swap(above, row);
+    }
+    return above.back();
+}
+
+double token_f1(const std::vector<std::string>& prediction, const std::vector<std::string>& target) {
+    if (prediction.empty() || target.empty()) return prediction.empty() && target.empty();
+    return f_measure(common(grams(prediction, 1), grams(target, 1)), prediction.size(), target.size());
+}
+
+}  // namespace
+
+std::string lower_case(std::string_view text) {
+    std::string result;
+    for (const char32_t c : lower(code_points(text))) append(result, c);
+    return result;
+}
+
+std::vector<std::string> normalized_words(std::string_view text) {
+    std::u32string points = lower(code_points(text));
+    std::erase_if(points, is_ascii_punctuation);
+    blank_articles(points);
+    std::vector<std::string> words;
+    bool inside = false;
+    for (const char32_t c : points) {
+        if (is_space(c)) {
+            inside = false;
+            continue;
+        }
+        if (!inside) words.emplace_back();
+        inside = true;
+        append(words.back(), c);
+    }
+    return words;
+}
+
+std::string normalized(std::string_view text) {
+    std::string joined;
+    for (const std::string& word : normalized_words(text)) joined += (joined.empty() ? "" : " ") + word;
+    return joined;
+}
+
+std::vector<std::string> rouge_tokens(std::string_view text) {
+    std::vector<std::string> tokens;
+    bool inside = false;
+    for (const char32_t c : lower(code_points(text))) {
+        const bool token = (c >= U'a' && c <= U'z') || (c >= U'0' && c <= U'9');
+        if (token && !inside) tokens.emplace_back();
+        if (token) tokens.back().push_back(static_cast<char>(c));
+        inside = token;
+    }
+    return tokens;
+}
+
+TextScores score_text(std::string_view prediction, const std::vector<std::string>& targets) {
+    require(!targets.empty(), "at least one accepted answer");
+    const std::vector<std::string> words = normalized_words(prediction), tokens = rouge_tokens(prediction);
+    TextScores best;
+    for (const std::string& target : targets) {
+        const std::vector<std::string> target_words = normalized_words(target), target_tokens = rouge_tokens(target);
+        best.exact_match = std::max(best.exact_match, words == target_words ? 1.0 : 0.0);
+        best.f1 = std::max(best.f1, token_f1(words, target_words));
+        best.rouge1 = std::max(best.rouge1, rouge_n(tokens, target_tokens, 1));
+        best.rouge2 = std::max(best.rouge2, rouge_n(tokens, target_tokens, 2));
+        best.rouge_l = std::max(best.rouge_l, f_measure(longest_common_subsequence(tokens, target_tokens), tokens.size(), target_tokens.size()));
+    }
+    return best;
+}
+
+}  // namespace flanmoe
