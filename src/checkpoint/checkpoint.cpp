@@ -70,13 +70,13 @@ void check_free_space(const fs::path& folder, int64_t needed) {
     if (::statvfs(folder.c_str(), &status) != 0) return;  // unknown: the writes will tell
     const int64_t available = static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
     if (available < needed)
-        fail(Exit::io, "the disk of {} has {:.1f} MB free but the checkpoint needs {:.1f} MB; free some space", folder.string(), static_cast<double>(available) / 1e6,
-             static_cast<double>(needed) / 1e6);
+        fail(Exit::io, "the disk of {} has {:.1f} MB free but the checkpoint needs {:.1f} MB; free some space", folder.string(),
+             static_cast<double>(available) / 1e6, static_cast<double>(needed) / 1e6);
 }
 
 // Everything of the checkpoint, synced, under a name that does not count.
-int64_t write_temporary(const fs::path& temporary, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state, const ExtraFiles& extra,
-                        const CheckpointOptions& options) {
+int64_t write_temporary(const fs::path& temporary, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state,
+                        const ExtraFiles& extra, const CheckpointOptions& options) {
     discard(temporary);
     FileHashes hashes = save_model(temporary, config, store, extra, options.model);
     const fs::path training = temporary / "training";
@@ -100,7 +100,8 @@ void commit(const fs::path& temporary, const fs::path& target) {
     // Exchanging keeps a checkpoint of this step in place at every moment; file systems without it get two renames.
     const bool exchanged = replaces && ::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0;
     if (replaces && !exchanged) {
-        if (errno != EINVAL && errno != ENOSYS) fail(Exit::io, "exchanging {} with {} failed: {}", temporary.string(), target.string(), std::strerror(errno));
+        if (errno != EINVAL && errno != ENOSYS)
+            fail(Exit::io, "exchanging {} with {} failed: {}", temporary.string(), target.string(), std::strerror(errno));
         const fs::path aside = parent / (deleted_prefix + target.filename().string());
         discard(aside);
         rename_or_fail(target, aside);
@@ -142,8 +143,8 @@ void apply_retention(const fs::path& run, int64_t step, const CheckpointOptions&
 
 fs::path checkpoint_path(const fs::path& run, int64_t step) { return folder_of(run) / directory_name(step); }
 
-SaveResult save_checkpoint(const fs::path& run, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state, const ExtraFiles& extra,
-                           const CheckpointOptions& options) {
+SaveResult save_checkpoint(const fs::path& run, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state,
+                           const ExtraFiles& extra, const CheckpointOptions& options) {
     require(step >= 0, "a step of zero or more");
     const auto start = std::chrono::steady_clock::now();
     SaveResult result;
@@ -177,7 +178,8 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& run) 
     std::error_code error;
     for (fs::directory_iterator entry(folder_of(run), error), end; !error && entry != end; entry.increment(error))
         if (const std::optional<int64_t> step = step_of_name(entry->path().filename().string())) found.emplace_back(*step, entry->path());
-    if (error && error != std::errc::no_such_file_or_directory) fail(Exit::io, "reading the folder {} failed: {}", folder_of(run).string(), error.message());
+    if (error && error != std::errc::no_such_file_or_directory)
+        fail(Exit::io, "reading the folder {} failed: {}", folder_of(run).string(), error.message());
     std::sort(found.begin(), found.end());
     return found;
 }
@@ -187,7 +189,8 @@ std::optional<fs::path> find_latest_valid(const fs::path& run) {
     for (auto entry = all.rbegin(); entry != all.rend(); ++entry) {
         const std::vector<std::string> problems = verify_checkpoint(entry->second);
         if (problems.empty()) return entry->second;
-        warn("passing over the checkpoint {}: {}{}", entry->second.string(), problems[0], problems.size() > 1 ? fmt::format(" (and {} more problems)", problems.size() - 1) : "");
+        warn("passing over the checkpoint {}: {}{}", entry->second.string(), problems[0],
+             problems.size() > 1 ? fmt::format(" (and {} more problems)", problems.size() - 1) : "");
     }
     if (all.empty()) return {};
     fail(Exit::bad_checkpoint, "none of the {} checkpoints in {} is valid; remove that folder to start anew", all.size(), folder_of(run).string());
@@ -206,7 +209,8 @@ void remove_leftovers(const fs::path& run) {
 
 SavedState read_training_state(const fs::path& checkpoint) {
     const fs::path folder = checkpoint / "training";
-    if (!fs::exists(folder / "state.json")) fail(Exit::bad_checkpoint, "{} has no training state; it is a model, not a checkpoint that can be resumed", checkpoint.string());
+    if (!fs::exists(folder / "state.json"))
+        fail(Exit::bad_checkpoint, "{} has no training state; it is a model, not a checkpoint that can be resumed", checkpoint.string());
     return {read_file(folder / "state.json"), read_file(folder / "config.toml")};
 }
 
@@ -219,7 +223,8 @@ void load_optimizer(const fs::path& checkpoint, const NamedTensors& into) {
     }
     for (const TensorEntry& entry : file.entries())
         if (!wanted.count(entry.name))
-            fail(Exit::bad_checkpoint, "{}: the state {:?} belongs to nothing that the optimizer keeps; resume with the optimizer that wrote it", file.path().string(), entry.name);
+            fail(Exit::bad_checkpoint, "{}: the state {:?} belongs to nothing that the optimizer keeps; resume with the optimizer that wrote it",
+                 file.path().string(), entry.name);
 }
 
 }  // namespace flanmoe

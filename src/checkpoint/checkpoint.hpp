@@ -4,10 +4,10 @@
 //   training/optimizer.safetensors training/state.json training/config.toml what resuming needs besides
 //   manifest.json                                                           format version, size and XXH3-128 of every file; written last
 //
-// A save goes to checkpoints/.tmp-step-..., everything synced, then one rename and a sync of the parent: at every moment there is either the old or the
-// new checkpoint. Any failure discards the temporary directory and leaves the others alone; it is returned as a value, because training goes on. After a
-// failed fsync nothing of that attempt is trusted (the kernel marks the pages clean). A directory without a valid manifest does not count; order is by
-// step, never by time of modification.
+// A save goes to checkpoints/.tmp-step-..., everything synced, then one rename and a sync of the parent: at every moment there is either the old or
+// the new checkpoint. Any failure discards the temporary directory and leaves the others alone; it is returned as a value, because training goes on.
+// After a failed fsync nothing of that attempt is trusted (the kernel marks the pages clean). A directory without a valid manifest does not count;
+// order is by step, never by time of modification.
 #pragma once
 
 #include "checkpoint/model_directory.hpp"
@@ -47,8 +47,8 @@ struct SaveResult {
 
 /// Saves a checkpoint of `step`, then removes those that retention does not keep. Never throws for what the file system does: see SaveResult.
 /// A valid checkpoint of that step that is there already is replaced.
-SaveResult save_checkpoint(const std::filesystem::path& run, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state,
-                           const ExtraFiles& extra = {}, const CheckpointOptions& options = {});
+SaveResult save_checkpoint(const std::filesystem::path& run, int64_t step, const ModelConfig& config, const ParameterStore& store,
+                           const TrainingState& state, const ExtraFiles& extra = {}, const CheckpointOptions& options = {});
 
 /// Step and directory of every checkpoint of a run, ascending, valid or not.
 std::vector<std::pair<int64_t, std::filesystem::path>> list_checkpoints(const std::filesystem::path& run);

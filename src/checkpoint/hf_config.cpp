@@ -29,7 +29,8 @@ Activation activation_of(const JsonReader& reader, const char* key, const std::s
     if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
     if (name == "gelu" || name == "gelu_erf") return Activation::gelu_erf;
     if (name == "silu" || name == "swish") return Activation::silu;
-    reader.refuse(key, fmt::format("asks for the activation {:?}", name), "relu, gelu, gelu_new and silu are supported, each also with gated- in front");
+    reader.refuse(key, fmt::format("asks for the activation {:?}", name),
+                  "relu, gelu, gelu_new and silu are supported, each also with gated- in front");
 }
 
 // feed_forward_proj: "gated-gelu" is the tanh form (as in transformers), ungated "gelu" the erf form; the gated erf form, which has no name there, is
@@ -70,13 +71,14 @@ bool fits_switch(const ModelConfig& c) {
     const auto top_1 = [](const RoutingConfig& r) { return r.kind == RouterKind::token_choice && r.k == 1 && !r.normalize && !r.prioritized; };
     const bool same_capacity = e.dropless == d.dropless && (e.dropless || e.capacity == d.capacity);
     const bool sparse = c.experts > 0 && !(c.encoder_sparse.empty() && c.decoder_sparse.empty());
-    return c.encoder_decoder && sparse && !c.gated && !c.expert_gated && c.activation == c.expert_activation && (!c.expert_d_ff || c.expert_d_ff == c.d_ff) &&
-           !c.extra_ffn && !c.bias_per_layer && c.tied == c.scale_outputs && top_1(e) && top_1(d) && same_capacity &&
-           step_of_layers(c.encoder_sparse, c.encoder_layers) && step_of_layers(c.decoder_sparse, c.decoder_layers);
+    return c.encoder_decoder && sparse && !c.gated && !c.expert_gated && c.activation == c.expert_activation &&
+           (!c.expert_d_ff || c.expert_d_ff == c.d_ff) && !c.extra_ffn && !c.bias_per_layer && c.tied == c.scale_outputs && top_1(e) && top_1(d) &&
+           same_capacity && step_of_layers(c.encoder_sparse, c.encoder_layers) && step_of_layers(c.decoder_sparse, c.decoder_layers);
 }
 
 bool fits_t5(const ModelConfig& c) {
-    return c.encoder_decoder && c.experts == 0 && !c.bias_per_layer && !c.flanmoe_layout && c.tied == c.scale_outputs && !(c.gated && c.activation == Activation::gelu_erf);
+    return c.encoder_decoder && c.experts == 0 && !c.bias_per_layer && !c.flanmoe_layout && c.tied == c.scale_outputs &&
+           !(c.gated && c.activation == Activation::gelu_erf);
 }
 
 // The integer capacity of a row for the Switch class.
@@ -86,7 +88,8 @@ int64_t switch_capacity(const ModelConfig& c, int64_t row_tokens) {
     if (e.capacity > 0) return e.capacity;
     if (row_tokens <= 0) return no_drops;
     const auto slots = [&](const RoutingConfig& r) {
-        return std::max(r.min_capacity, static_cast<int64_t>(std::llround(r.eval_capacity_factor * static_cast<double>(row_tokens) / static_cast<double>(c.experts))));
+        const double share = static_cast<double>(row_tokens) / static_cast<double>(c.experts);
+        return std::max(r.min_capacity, static_cast<int64_t>(std::llround(r.eval_capacity_factor * share)));
     };
     return std::max(slots(e), slots(d));
 }
@@ -121,7 +124,8 @@ void read_stack(const JsonReader& reader, const char* key, int64_t depth, std::v
     if (!stack.raw("layers").is_array()) stack.refuse("layers", "is not a list", "give the indices of the sparse layers");
     layers.clear();
     for (const ParsedJson& value : stack.raw("layers")) {
-        if (!value.is_number_unsigned() || value.get<uint64_t>() >= static_cast<uint64_t>(depth) || (!layers.empty() && value.get<int64_t>() <= layers.back()))
+        if (!value.is_number_unsigned() || value.get<uint64_t>() >= static_cast<uint64_t>(depth) ||
+            (!layers.empty() && value.get<int64_t>() <= layers.back()))
             stack.refuse("layers", "are not ascending layer numbers", fmt::format("give numbers from 0 to {}", depth - 1));
         layers.push_back(value.get<int64_t>());
     }
@@ -138,7 +142,8 @@ void read_ours(const JsonReader& reader, ModelConfig& c) {
     c.bias_per_layer = reader.boolean("relative_attention_per_layer", c.bias_per_layer);
     read_stack(reader, "encoder_moe", c.encoder_layers, c.encoder_sparse, c.encoder_routing);
     read_stack(reader, "decoder_moe", c.decoder_layers, c.decoder_sparse, c.decoder_routing);
-    if (c.experts == 0 && !(c.encoder_sparse.empty() && c.decoder_sparse.empty())) reader.refuse("num_experts", "is 0 although there are sparse layers", "correct it");
+    if (c.experts == 0 && !(c.encoder_sparse.empty() && c.decoder_sparse.empty()))
+        reader.refuse("num_experts", "is 0 although there are sparse layers", "correct it");
 }
 
 // Keys that all three model types share.
@@ -168,14 +173,17 @@ void read_t5_keys(const JsonReader& reader, ModelConfig& c) {
 void read_switch_keys(const JsonReader& reader, ModelConfig& c) {
     if (reader.boolean("router_bias", false)) reader.refuse("router_bias", "is true", "only routers without a bias are supported");
     const std::string router_type = reader.text("router_dtype", "float32");
-    if (router_type != "float32") reader.refuse("router_dtype", fmt::format("is {:?}", router_type), "our routers compute in float32: set it to that if the difference is welcome");
+    if (router_type != "float32")
+        reader.refuse("router_dtype", fmt::format("is {:?}", router_type),
+                      "our routers compute in float32: set it to that if the difference is welcome");
     c.activation = activation_of(reader, "dense_act_fn", reader.text("dense_act_fn", "relu"));
     c.gated = false;
     c.expert_activation = c.activation, c.expert_gated = false;
     c.experts = reader.integer("num_experts", 1, 65536, 8);
     const auto sparse = [&](const char* count_key, const char* step_key, int64_t layers) {
         const int64_t count = reader.integer(count_key, 0, layers, std::min<int64_t>(3, layers));
-        const int64_t step = reader.integer(step_key, 0, most, count > 0 ? layers / count : layers);  // without sparse layers the class takes the depth, too
+        const int64_t step =
+            reader.integer(step_key, 0, most, count > 0 ? layers / count : layers);  // without sparse layers the class takes the depth, too
         return layers_of_step(step, layers);
     };
     c.encoder_sparse = sparse("num_sparse_encoder_layers", "encoder_sparse_step", c.encoder_layers);
@@ -194,8 +202,8 @@ void read_sub_object(const JsonReader& reader, ModelConfig& c) {
     const std::vector<int64_t> encoder = c.encoder_sparse, decoder = c.decoder_sparse;
     const int64_t experts = c.experts;
     const JsonReader ours = reader.object("flanmoe");
-    ours.only({"attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate", "moe_extra_ffn",
-               "relative_attention_per_layer", "encoder_moe", "decoder_moe"});
+    ours.only({"attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate",
+               "moe_extra_ffn", "relative_attention_per_layer", "encoder_moe", "decoder_moe"});
     c.encoder_routing = c.decoder_routing = RoutingConfig();
     read_ours(ours, c);
     if (c.encoder_sparse != encoder || c.decoder_sparse != decoder || c.experts != experts)
@@ -203,11 +211,45 @@ void read_sub_object(const JsonReader& reader, ModelConfig& c) {
 }
 
 void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
-    reader.only({"model_type", "architectures", "vocab_size", "d_model", "d_kv", "d_ff", "num_heads", "num_layers", "num_decoder_layers", "feed_forward_proj",
-                 "is_encoder_decoder", "relative_attention_num_buckets", "relative_attention_max_distance", "dropout_rate", "layer_norm_epsilon", "initializer_factor",
-                 "pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id", "tie_word_embeddings", "scale_decoder_outputs", "use_cache", "torch_dtype", "dtype",
-                 "transformers_version", "_name_or_path", "auto_map", "attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff",
-                 "expert_dropout_rate", "moe_extra_ffn", "relative_attention_per_layer", "encoder_moe", "decoder_moe", "flanmoe_layout"});
+    reader.only({"model_type",
+                 "architectures",
+                 "vocab_size",
+                 "d_model",
+                 "d_kv",
+                 "d_ff",
+                 "num_heads",
+                 "num_layers",
+                 "num_decoder_layers",
+                 "feed_forward_proj",
+                 "is_encoder_decoder",
+                 "relative_attention_num_buckets",
+                 "relative_attention_max_distance",
+                 "dropout_rate",
+                 "layer_norm_epsilon",
+                 "initializer_factor",
+                 "pad_token_id",
+                 "eos_token_id",
+                 "bos_token_id",
+                 "decoder_start_token_id",
+                 "tie_word_embeddings",
+                 "scale_decoder_outputs",
+                 "use_cache",
+                 "torch_dtype",
+                 "dtype",
+                 "transformers_version",
+                 "_name_or_path",
+                 "auto_map",
+                 "attention_dropout_rate",
+                 "init_scale",
+                 "num_experts",
+                 "expert_feed_forward_proj",
+                 "expert_d_ff",
+                 "expert_dropout_rate",
+                 "moe_extra_ffn",
+                 "relative_attention_per_layer",
+                 "encoder_moe",
+                 "decoder_moe",
+                 "flanmoe_layout"});
     read_ours(reader, c);
     c.flanmoe_layout = reader.boolean("flanmoe_layout", c.experts == 0 && c.encoder_decoder && !c.bias_per_layer);
 }
@@ -280,10 +322,13 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
     const ParsedJson json = parse_json_object(text, where);
     const JsonReader reader(json, where);
     const std::string type = reader.text("model_type", "");
-    if (type == "mixtral" || type == "qwen2_moe") reader.refuse("model_type", fmt::format("is {:?}", type), "this family is not supported yet; t5, switch_transformers and flanmoe are");
+    if (type == "mixtral" || type == "qwen2_moe")
+        reader.refuse("model_type", fmt::format("is {:?}", type), "this family is not supported yet; t5, switch_transformers and flanmoe are");
     if (type != "t5" && type != "switch_transformers" && type != "flanmoe")
-        reader.refuse("model_type", type.empty() ? "is missing" : fmt::format("is {:?}", type), "models of type t5, switch_transformers and flanmoe are supported");
-    if (reader.has("quantization_config")) reader.refuse("quantization_config", "is set", "quantised weights are not supported: get the unquantised model");
+        reader.refuse("model_type", type.empty() ? "is missing" : fmt::format("is {:?}", type),
+                      "models of type t5, switch_transformers and flanmoe are supported");
+    if (reader.has("quantization_config"))
+        reader.refuse("quantization_config", "is set", "quantised weights are not supported: get the unquantised model");
     ModelConfig c;
     read_t5_keys(reader, c);
     if (type != "flanmoe" && !c.encoder_decoder) reader.refuse("is_encoder_decoder", "is false", "models of this type have an encoder and a decoder");

@@ -2,8 +2,8 @@
 //
 // Three model types: `t5` (dense encoder-decoder), `switch_transformers` (top-1 ungated experts in the layout of that class) and our own `flanmoe`
 // (the T5 keys plus what has no class there: gated experts, other routers, free choice of sparse layers, decoder-only). The first that holds a model
-// exactly is the one that is written. What the first two cannot say (capacity factors, drop-out of single sites, ...) stands under a "flanmoe" sub-object,
-// which transformers ignores and which restores every field. Reading refuses what we cannot compute, naming the key and the remedy.
+// exactly is the one that is written. What the first two cannot say (capacity factors, drop-out of single sites, ...) stands under a "flanmoe" sub-
+// object, which transformers ignores and which restores every field. Reading refuses what we cannot compute, naming the key and the remedy.
 #pragma once
 
 #include "config/model_config.hpp"
@@ -29,8 +29,8 @@ std::string write_hf_config(const ModelConfig& config, DType weights = DType::f3
 /// ModelConfig from the text of config.json; `where` names the file in errors (Exit::bad_checkpoint).
 ModelConfig parse_hf_config(std::string_view json, const std::string& where);
 
-/// Changes `routing` as the JSON object `json` says, whose keys are those of `routing` in recorded cases and of encoder_moe / decoder_moe in our config.json:
-/// router, k, normalize, prioritized, density, second {policy, eval_policy, threshold}, capacity (slots; null = dropless), capacity_factor,
+/// Changes `routing` as the JSON object `json` says, whose keys are those of `routing` in recorded cases and of encoder_moe / decoder_moe in our
+/// config.json: router, k, normalize, prioritized, density, second {policy, eval_policy, threshold}, capacity (slots; null = dropless), capacity_factor,
 /// eval_capacity_factor, min_capacity, group ("row", "batch" or a number of rows), route_padding, jitter. Absent keys change nothing.
 void parse_routing(std::string_view json, RoutingConfig& routing, const std::string& where);
 

@@ -71,7 +71,9 @@ void count(Inspection& found) {
             double share = 1;
             if (kind == TensorKind::expert) {
                 known &= found.config && found.config->experts > 0;
-                if (known) share = active_share(entry.name.starts_with("decoder.") ? found.config->decoder_routing : found.config->encoder_routing, found.config->experts);
+                if (known)
+                    share = active_share(entry.name.starts_with("decoder.") ? found.config->decoder_routing : found.config->encoder_routing,
+                                         found.config->experts);
             }
             active += share * static_cast<double>(n);
         }
@@ -119,13 +121,25 @@ TensorKind kind_of(std::string_view name) {
 
 Inspection inspect(const fs::path& path) {
     std::error_code error;
-    if (!fs::exists(path, error)) fail(Exit::missing_input, "{} does not exist; name a checkpoint, a model directory or a safetensors file", path.string());
+    if (!fs::exists(path, error))
+        fail(Exit::missing_input, "{} does not exist; name a checkpoint, a model directory or a safetensors file", path.string());
     const bool directory = fs::is_directory(path);
     if (directory && !fs::exists(path / "config.json") && fs::exists(path / "checkpoints")) {
         const auto all = list_checkpoints(path);
-        fail(Exit::missing_input, "{} is the folder of a run; name one of its checkpoints{}", path.string(), all.empty() ? "" : ", " + all.back().second.string());
+        fail(Exit::missing_input, "{} is the folder of a run; name one of its checkpoints{}", path.string(),
+             all.empty() ? "" : ", " + all.back().second.string());
     }
-    Inspection found{path, directory ? fs::exists(path / "manifest.json") ? "flanmoe checkpoint" : "model directory" : "safetensors file", WeightFiles(path), {}, "", {}, 0, 0, {}, {}, {}};
+    Inspection found{path,
+                     directory ? fs::exists(path / "manifest.json") ? "flanmoe checkpoint" : "model directory" : "safetensors file",
+                     WeightFiles(path),
+                     {},
+                     "",
+                     {},
+                     0,
+                     0,
+                     {},
+                     {},
+                     {}};
     if (directory && fs::exists(path / "config.json")) {
         try {
             found.config = parse_hf_config(read_file(path / "config.json", small_file_limit), (path / "config.json").string());
@@ -139,12 +153,14 @@ Inspection inspect(const fs::path& path) {
 }
 
 std::string describe(const ModelConfig& c) {
-    const std::string depth = c.encoder_decoder ? fmt::format("{} + {} layers", c.encoder_layers, c.decoder_layers) : fmt::format("{} layers, decoder only", c.decoder_layers);
-    std::string text = fmt::format("{}: {}, d_model {}, {} heads x {}, d_ff {} {}{}, vocabulary {} {}", name_of(layout_of(c)), depth, c.d_model, c.heads, c.d_kv, c.d_ff,
-                                   c.gated ? "gated " : "", activation_text(c.activation), c.vocab_size, c.tied ? "tied" : "untied");
+    const std::string depth = c.encoder_decoder ? fmt::format("{} + {} layers", c.encoder_layers, c.decoder_layers)
+                                                : fmt::format("{} layers, decoder only", c.decoder_layers);
+    std::string text =
+        fmt::format("{}: {}, d_model {}, {} heads x {}, d_ff {} {}{}, vocabulary {} {}", name_of(layout_of(c)), depth, c.d_model, c.heads, c.d_kv,
+                    c.d_ff, c.gated ? "gated " : "", activation_text(c.activation), c.vocab_size, c.tied ? "tied" : "untied");
     if (c.experts == 0) return text;
-    text += fmt::format("\n{} experts{}, {}{}", c.experts, c.expert_d_ff && c.expert_d_ff != c.d_ff ? fmt::format(" of d_ff {}", c.expert_d_ff) : "", c.expert_gated ? "gated " : "",
-                        activation_text(c.expert_activation));
+    text += fmt::format("\n{} experts{}, {}{}", c.experts, c.expert_d_ff && c.expert_d_ff != c.d_ff ? fmt::format(" of d_ff {}", c.expert_d_ff) : "",
+                        c.expert_gated ? "gated " : "", activation_text(c.expert_activation));
     if (c.encoder_decoder) text += fmt::format("; encoder layers {}, {}", layers_text(c.encoder_sparse), router_text(c.encoder_routing));
     return text + fmt::format("; decoder layers {}, {}", layers_text(c.decoder_sparse), router_text(c.decoder_routing));
 }
@@ -163,8 +179,10 @@ std::vector<std::string> verify_path(const fs::path& path, std::vector<std::stri
     };
     attempt("weights", [&] { return headers(WeightFiles(path)); });
     if (!fs::is_directory(path)) return problems;
-    if (fs::exists(path / "training" / "optimizer.safetensors")) attempt("optimizer", [&] { return headers(WeightFiles(path / "training" / "optimizer.safetensors")); });
-    if (fs::exists(path / "config.json")) attempt("config.json", [&] { return std::string(read_model_config(path).experts > 0 ? "sparse" : "dense") + " model, fits the embedding"; });
+    if (fs::exists(path / "training" / "optimizer.safetensors"))
+        attempt("optimizer", [&] { return headers(WeightFiles(path / "training" / "optimizer.safetensors")); });
+    if (fs::exists(path / "config.json"))
+        attempt("config.json", [&] { return std::string(read_model_config(path).experts > 0 ? "sparse" : "dense") + " model, fits the embedding"; });
     if (!fs::exists(path / "manifest.json")) {
         checked.push_back("hashes: none, as there is no manifest.json (only our checkpoints have one)");
         return problems;
@@ -176,7 +194,8 @@ std::vector<std::string> verify_path(const fs::path& path, std::vector<std::stri
 }
 
 std::vector<std::string> config_differences(const fs::path& a, const fs::path& b) {
-    const ParsedJson left = parse_json_object(read_file(a, small_file_limit), a.string()).flatten(), right = parse_json_object(read_file(b, small_file_limit), b.string()).flatten();
+    const ParsedJson left = parse_json_object(read_file(a, small_file_limit), a.string()).flatten(),
+                     right = parse_json_object(read_file(b, small_file_limit), b.string()).flatten();
     std::vector<std::string> differences;
     const auto dotted = [](std::string pointer) {
         std::replace(pointer.begin(), pointer.end(), '/', '.');

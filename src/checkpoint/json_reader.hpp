@@ -24,7 +24,8 @@ inline ParsedJson parse_json_object(std::string_view text, const std::string& wh
 
 class JsonReader {
 public:
-    JsonReader(const ParsedJson& object, std::string where, std::string prefix = "") : object_(object), where_(std::move(where)), prefix_(std::move(prefix)) {}
+    JsonReader(const ParsedJson& object, std::string where, std::string prefix = "")
+        : object_(object), where_(std::move(where)), prefix_(std::move(prefix)) {}
 
     bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
     bool contains(const char* key) const { return object_.contains(key); }
@@ -34,12 +35,15 @@ public:
     int64_t integer(const char* key, int64_t least, int64_t most) const {
         if (!has(key)) refuse(key, "is missing", "add it");
         const ParsedJson& value = object_[key];
-        if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{1} << 62)) refuse(key, "is not an integer", "correct it");
+        if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{1} << 62))
+            refuse(key, "is not an integer", "correct it");
         const int64_t number = value.get<int64_t>();
         if (number < least || number > most) refuse(key, fmt::format("is {}", number), fmt::format("give a number from {} to {}", least, most));
         return number;
     }
-    int64_t integer(const char* key, int64_t least, int64_t most, int64_t otherwise) const { return has(key) ? integer(key, least, most) : otherwise; }
+    int64_t integer(const char* key, int64_t least, int64_t most, int64_t otherwise) const {
+        return has(key) ? integer(key, least, most) : otherwise;
+    }
 
     double number(const char* key, double least, double most, double otherwise) const {
         if (!has(key)) return otherwise;
@@ -65,7 +69,8 @@ public:
     /// Every key must be one of these.
     void only(std::initializer_list<std::string_view> known) const {
         for (const auto& [key, value] : object_.items())
-            if (std::find(known.begin(), known.end(), key) == known.end()) refuse(key.c_str(), "is unknown to this version", "remove it, or use the version that wrote it");
+            if (std::find(known.begin(), known.end(), key) == known.end())
+                refuse(key.c_str(), "is unknown to this version", "remove it, or use the version that wrote it");
     }
     [[noreturn]] void refuse(const char* key, const std::string& what, const std::string& remedy) const {
         fail(Exit::bad_checkpoint, "{}: {}{} {}; {}", where_, prefix_, key, what, remedy);

@@ -58,21 +58,25 @@ int64_t write_manifest(const fs::path& directory, int64_t step, const FileHashes
 Manifest read_manifest(const fs::path& directory) {
     const fs::path path = directory / manifest_name;
     const std::string where = path.string();
-    if (!fs::exists(path)) fail(Exit::bad_checkpoint, "{} has no {}, so it was never completed; use another checkpoint", directory.string(), manifest_name);
+    if (!fs::exists(path))
+        fail(Exit::bad_checkpoint, "{} has no {}, so it was never completed; use another checkpoint", directory.string(), manifest_name);
     const std::string text = read_file(path, manifest_limit);
     const ParsedJson json = parse_json_object(text, where);
     const JsonReader reader(json, where);
     Manifest manifest;
     if (reader.text("format", "") != "flanmoe checkpoint") reader.refuse("format", "is not that of a checkpoint", "use another checkpoint");
     manifest.version = reader.integer("version", 1, int64_t{1} << 30);
-    if (manifest.version > format_version) reader.refuse("version", fmt::format("is {}", manifest.version), fmt::format("this program reads up to {}: use a newer one", format_version));
+    if (manifest.version > format_version)
+        reader.refuse("version", fmt::format("is {}", manifest.version), fmt::format("this program reads up to {}: use a newer one", format_version));
     const std::string stated = reader.text("manifest_xxh3_128", "");
-    if (stated.empty() || own_hash(text, stated) != stated) reader.refuse("manifest_xxh3_128", "is not the hash of the file: it has changed", "use another checkpoint");
+    if (stated.empty() || own_hash(text, stated) != stated)
+        reader.refuse("manifest_xxh3_128", "is not the hash of the file: it has changed", "use another checkpoint");
     manifest.step = reader.integer("step", 0, int64_t{1} << 60);
     if (!reader.has("files")) reader.refuse("files", "is missing", "use another checkpoint");
     reader.object("files");
     for (const auto& [name, value] : reader.raw("files").items()) {
-        if (!inside(name) || !value.is_object()) reader.refuse("files", fmt::format("names {:?}, which is no file of a checkpoint", name), "use another checkpoint");
+        if (!inside(name) || !value.is_object())
+            reader.refuse("files", fmt::format("names {:?}, which is no file of a checkpoint", name), "use another checkpoint");
         const JsonReader file(value, where, name + ".");
         manifest.files[name] = {file.integer("bytes", 0, int64_t{1} << 60), file.text("xxh3_128", "")};
     }

@@ -26,7 +26,9 @@ constexpr const char* embedding_aliases[] = {"encoder.embed_tokens.weight", "dec
 // Left over in very old T5 files; no layer has it.
 constexpr const char* junk_name = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
 
-bool plain_name(const std::string& name) { return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.find('\0') == std::string::npos; }
+bool plain_name(const std::string& name) {
+    return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+}
 
 // T5 calls a feed-forward DenseReluDense, Switch (and our layout) mlp.
 std::string renamed(std::string name, std::string_view from, std::string_view to) {
@@ -126,11 +128,15 @@ std::vector<SafetensorsFile> open_shards(const fs::path& directory) {
         if (!fs::exists(path)) fail(Exit::bad_checkpoint, "{} is named by {} but does not exist; get the missing shard", path.string(), index_name);
         opened.emplace_back(path);
         for (const TensorEntry& entry : opened.back().entries()) {
-            if (!seen.insert(entry.name).second) fail(Exit::bad_checkpoint, "{}: tensor {:?} is in another shard too; get the model again", path.string(), entry.name);
-            if (!tensors.count(entry.name)) fail(Exit::bad_checkpoint, "{}: {} does not name tensor {:?} of this shard; get the model again", path.string(), index_name, entry.name);
+            if (!seen.insert(entry.name).second)
+                fail(Exit::bad_checkpoint, "{}: tensor {:?} is in another shard too; get the model again", path.string(), entry.name);
+            if (!tensors.count(entry.name))
+                fail(Exit::bad_checkpoint, "{}: {} does not name tensor {:?} of this shard; get the model again", path.string(), index_name,
+                     entry.name);
         }
         for (const std::string& tensor : tensors)
-            if (!opened.back().find(tensor)) fail(Exit::bad_checkpoint, "{} lacks tensor {:?}, which {} places there; get the shard again", path.string(), tensor, index_name);
+            if (!opened.back().find(tensor))
+                fail(Exit::bad_checkpoint, "{} lacks tensor {:?}, which {} places there; get the shard again", path.string(), tensor, index_name);
     }
     return opened;
 }
@@ -169,16 +175,17 @@ void waive(const SafetensorsFile& file, const TensorEntry& entry, const WeightFi
     if (entry.name == junk_name) return info("{}: ignoring {}, which no layer has", file.path().string(), entry.name);
     const bool alias = entry.name == embedding_aliases[0] || entry.name == embedding_aliases[1] || (tied && entry.name == head_name);
     if (!alias)
-        fail(Exit::bad_checkpoint, "{}: tensor {:?} {} belongs to no parameter of this model; config.json and weights of {} do not fit each other", file.path().string(), entry.name,
-             entry.shape_text(), directory.string());
+        fail(Exit::bad_checkpoint, "{}: tensor {:?} {} belongs to no parameter of this model; config.json and weights of {} do not fit each other",
+             file.path().string(), entry.name, entry.shape_text(), directory.string());
     if (!equal_values({&file, &entry}, embedding))
-        fail(Exit::bad_checkpoint, "{}: {} differs from {}, of which it must be a copy; the model has two embeddings and is not supported", file.path().string(), entry.name,
-             embedding_name);
+        fail(Exit::bad_checkpoint, "{}: {} differs from {}, of which it must be a copy; the model has two embeddings and is not supported",
+             file.path().string(), entry.name, embedding_name);
 }
 
 }  // namespace
 
-FileHashes save_model(const fs::path& directory, const ModelConfig& config, const ParameterStore& store, const ExtraFiles& extra, const SaveModelOptions& options) {
+FileHashes save_model(const fs::path& directory, const ModelConfig& config, const ParameterStore& store, const ExtraFiles& extra,
+                      const SaveModelOptions& options) {
     require(options.weights == DType::f32 || options.weights == DType::bf16, "weights stored as f32 or bf16");
     create_folder(directory);
     remove_stale_weights(directory);
@@ -208,7 +215,8 @@ WeightFiles::WeightFiles(const fs::path& path) {
     else if (index)
         files_ = open_shards(path);
     else if (fs::exists(path / "pytorch_model.bin") || fs::exists(path / "pytorch_model.bin.index.json"))
-        fail(Exit::missing_input, "{} holds its weights as pickle files, which are never read; save it again as safetensors with transformers", path.string());
+        fail(Exit::missing_input, "{} holds its weights as pickle files, which are never read; save it again as safetensors with transformers",
+             path.string());
     else
         fail(Exit::missing_input, "{} holds neither {} nor {}; name the folder of a model", path.string(), single_name, index_name);
 }
@@ -227,7 +235,8 @@ int64_t WeightFiles::tensors() const {
 
 ModelConfig read_model_config(const fs::path& directory) {
     std::error_code error;
-    if (!fs::is_directory(directory, error)) fail(Exit::missing_input, "{} is not the folder of a model; name a folder with config.json and model.safetensors", directory.string());
+    if (!fs::is_directory(directory, error))
+        fail(Exit::missing_input, "{} is not the folder of a model; name a folder with config.json and model.safetensors", directory.string());
     const fs::path path = directory / "config.json";
     ModelConfig config = parse_hf_config(read_file(path, config_limit), path.string());
     const WeightFiles weights(directory);
@@ -235,8 +244,8 @@ ModelConfig read_model_config(const fs::path& directory) {
     if (!embedding) fail(Exit::bad_checkpoint, "{} has no tensor {}; it is not a model of the T5 family", directory.string(), embedding_name);
     // Compared before anything is allocated for what config.json says.
     if (embedding.entry->shape != std::vector<int64_t>{config.vocab_size, config.d_model})
-        fail(Exit::bad_checkpoint, "{}: {} has shape {} but config.json says vocab_size {} and d_model {}; they belong to different models", embedding.file->path().string(),
-             embedding_name, embedding.entry->shape_text(), config.vocab_size, config.d_model);
+        fail(Exit::bad_checkpoint, "{}: {} has shape {} but config.json says vocab_size {} and d_model {}; they belong to different models",
+             embedding.file->path().string(), embedding_name, embedding.entry->shape_text(), config.vocab_size, config.d_model);
     if (config.tied && head && !equal_values(head, embedding)) config.tied = false;
     return config;
 }
@@ -249,8 +258,8 @@ void load_model(const fs::path& directory, ParameterStore& store) {
             const std::string name = p.tensor_name(e);
             const WeightFiles::Found found = locate(weights, name);
             if (!found)
-                fail(Exit::bad_checkpoint, "{} has no tensor {} {}, which its model needs; the checkpoint is incomplete or of another model", directory.string(), name,
-                     p.shape.text());
+                fail(Exit::bad_checkpoint, "{} has no tensor {} {}, which its model needs; the checkpoint is incomplete or of another model",
+                     directory.string(), name, p.shape.text());
             found.file->read_as(*found.entry, store.master(p, e));
             consumed.insert(found.entry);
         }

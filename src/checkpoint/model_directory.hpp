@@ -1,7 +1,7 @@
 // Model directories in Hugging Face layout: config.json, model.safetensors (or shards with an index), generation_config.json, tokenizer files.
 //
-// Weights are written under the record's names, one tensor an expert. Loading is strict: every tensor of the directory is consumed or is a known alias
-// (checked to be equal), every record is found, shapes match; whatever does not is refused with the tensor's name.
+// Weights are written under the record's names, one tensor an expert. Loading is strict: every tensor of the directory is consumed or is a known
+// alias (checked to be equal), every record is found, shapes match; whatever does not is refused with the tensor's name.
 #pragma once
 
 #include "checkpoint/safetensors.hpp"

@@ -50,8 +50,8 @@ Json routing_json(const RoutingConfig& routing) {
 }
 
 void read_routing(const JsonReader& reader, RoutingConfig& routing) {
-    reader.only({"layers", "router", "k", "normalize", "prioritized", "density", "second", "capacity", "capacity_factor", "eval_capacity_factor", "min_capacity", "group",
-                 "route_padding", "jitter"});
+    reader.only({"layers", "router", "k", "normalize", "prioritized", "density", "second", "capacity", "capacity_factor", "eval_capacity_factor",
+                 "min_capacity", "group", "route_padding", "jitter"});
     const std::string router = reader.text("router", router_name(routing));
     if (router != "switch" && router != "gshard" && router != "top_k" && router != "expert_choice")
         reader.refuse("router", fmt::format("is {:?}", router), "use switch, gshard, top_k or expert_choice");

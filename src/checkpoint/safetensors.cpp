@@ -26,7 +26,8 @@ void read_at(int descriptor, const std::filesystem::path& path, int64_t offset, 
         const ssize_t got = ::pread(descriptor, target, static_cast<size_t>(std::min<int64_t>(count, int64_t{1} << 30)), offset);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) fail(Exit::io, "reading {} at byte {} failed: {}", path.string(), offset, std::strerror(errno));
-        if (got == 0) fail(Exit::bad_checkpoint, "{} ends at byte {} while it is being read; do not change files that are in use", path.string(), offset);
+        if (got == 0)
+            fail(Exit::bad_checkpoint, "{} ends at byte {} while it is being read; do not change files that are in use", path.string(), offset);
         target += got, offset += got, count -= got;
     }
 }
@@ -52,15 +53,18 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path, const Safete
             fail(Exit::missing_input, "{} is not a plain file where a safetensors file is expected", path.string());
         file_bytes_ = status.st_size;
         unsigned char prefix[8];
-        if (file_bytes_ < 8) fail(Exit::bad_checkpoint, "{} has {} bytes, less than the 8 of a safetensors length; it is truncated: get it again", path.string(), file_bytes_);
+        if (file_bytes_ < 8)
+            fail(Exit::bad_checkpoint, "{} has {} bytes, less than the 8 of a safetensors length; it is truncated: get it again", path.string(),
+                 file_bytes_);
         read_at(descriptor_, path, 0, prefix, 8);
         const uint64_t header_bytes = little_endian(prefix);
         if (header_bytes > static_cast<uint64_t>(limits.header_bytes))
-            fail(Exit::bad_checkpoint, "{}: a header of {} bytes is above the limit of {}; this is no safetensors file, or it should have been sharded", path.string(),
+            fail(Exit::bad_checkpoint,
+                 "{}: a header of {} bytes is above the limit of {}; this is no safetensors file, or it should have been sharded", path.string(),
                  header_bytes, limits.header_bytes);
         if (header_bytes > static_cast<uint64_t>(file_bytes_ - 8))
-            fail(Exit::bad_checkpoint, "{}: the header of {} bytes reaches past the end of the file of {}; it is truncated: get it again", path.string(), header_bytes,
-                 file_bytes_);
+            fail(Exit::bad_checkpoint, "{}: the header of {} bytes reaches past the end of the file of {}; it is truncated: get it again",
+                 path.string(), header_bytes, file_bytes_);
         std::string header(header_bytes, '\0');
         read_at(descriptor_, path, 8, header.data(), static_cast<int64_t>(header_bytes));
         data_start_ = 8 + static_cast<int64_t>(header_bytes);
@@ -114,8 +118,8 @@ std::string SafetensorsFile::bytes(const TensorEntry& entry) const {
 
 void SafetensorsFile::read_as(const TensorEntry& entry, const Tensor& into) const {
     if (!same_shape(entry.shape, into.shape))
-        fail(Exit::bad_checkpoint, "{}: tensor {:?} has shape {} where {} is expected; the checkpoint is of another model", path_.string(), entry.name, entry.shape_text(),
-             into.shape.text());
+        fail(Exit::bad_checkpoint, "{}: tensor {:?} has shape {} where {} is expected; the checkpoint is of another model", path_.string(),
+             entry.name, entry.shape_text(), into.shape.text());
     if (entry.elements() == 0) return;
     if (entry.type == stored_type(into.dtype) && into.compact()) return read_bytes(entry, 0, into.data, entry.bytes());
     // Pieces of at most a chunk that do not cross a row of the target, unless its rows lie side by side.
@@ -127,21 +131,24 @@ void SafetensorsFile::read_as(const TensorEntry& entry, const Tensor& into) cons
             char* target = static_cast<char*>(into.data) + (start / run * into.ld + done) * size_of(into.dtype);
             if (natural_type(entry.type)) read_bytes(entry, (start + done) * width, buffer.data(), count * width);
             if (!natural_type(entry.type) || !convert_values(buffer.data(), entry.type, target, into.dtype, count))
-                fail(Exit::bad_checkpoint, "{}: the {} values of tensor {:?} cannot be read as {}; store them in a type that holds them", path_.string(),
-                     name_of(entry.type), entry.name, name_of(into.dtype));
+                fail(Exit::bad_checkpoint, "{}: the {} values of tensor {:?} cannot be read as {}; store them in a type that holds them",
+                     path_.string(), name_of(entry.type), entry.name, name_of(into.dtype));
         }
     }
 }
 
 HostTensor SafetensorsFile::load(const TensorEntry& entry) const {
     const std::optional<DType> type = natural_type(entry.type);
-    if (!type) fail(Exit::bad_checkpoint, "{}: tensor {:?} is of type {}, which is not read; convert it to F32 or BF16", path_.string(), entry.name, name_of(entry.type));
+    if (!type)
+        fail(Exit::bad_checkpoint, "{}: tensor {:?} is of type {}, which is not read; convert it to F32 or BF16", path_.string(), entry.name,
+             name_of(entry.type));
     return load(entry, *type);
 }
 
 HostTensor SafetensorsFile::load(const TensorEntry& entry, DType type) const {
     if (entry.shape.size() > static_cast<size_t>(Shape::max_rank))
-        fail(Exit::bad_checkpoint, "{}: tensor {:?} has shape {}; at most {} dimensions are read", path_.string(), entry.name, entry.shape_text(), Shape::max_rank);
+        fail(Exit::bad_checkpoint, "{}: tensor {:?} has shape {}; at most {} dimensions are read", path_.string(), entry.name, entry.shape_text(),
+             Shape::max_rank);
     Shape shape;
     for (int64_t size : entry.shape) shape.sizes[static_cast<size_t>(shape.rank++)] = size;
     HostTensor tensor(type, shape);
@@ -209,7 +216,8 @@ std::string SafetensorsWriter::write(const std::filesystem::path& path) const {
     text += '}';
     text.append((8 - text.size() % 8) % 8, ' ');
     if (static_cast<int64_t>(text.size()) > reference_header_limit)
-        fail(Exit::cannot_create, "{}: {} tensors need a header of {} bytes, above the 100,000,000 of the format; shard them", path.string(), items_.size(), text.size());
+        fail(Exit::cannot_create, "{}: {} tensors need a header of {} bytes, above the 100,000,000 of the format; shard them", path.string(),
+             items_.size(), text.size());
 
     HashedFile file(path);
     std::string prefix;

@@ -28,7 +28,8 @@ struct HostTensor {
     std::unique_ptr<std::byte[]> memory;
 
     HostTensor() = default;
-    HostTensor(DType dtype, Shape shape) : dtype(dtype), shape(shape), memory(new std::byte[static_cast<size_t>(shape.elements() * size_of(dtype)) + 1]) {}
+    HostTensor(DType dtype, Shape shape)
+        : dtype(dtype), shape(shape), memory(new std::byte[static_cast<size_t>(shape.elements() * size_of(dtype)) + 1]) {}
     Tensor view() const { return Tensor(memory.get(), dtype, shape); }
     template <class T>
     T* as() const {
@@ -89,8 +90,8 @@ private:
 };
 
 /// Judges a header (the JSON text, `data_bytes` of data behind it) and returns its entries in the order of the data. `where` is the file, for errors.
-std::vector<TensorEntry> parse_safetensors_header(std::string_view json, int64_t data_bytes, const std::string& where, const SafetensorsLimits& limits,
-                                                  std::map<std::string, std::string>& metadata);
+std::vector<TensorEntry> parse_safetensors_header(std::string_view json, int64_t data_bytes, const std::string& where,
+                                                  const SafetensorsLimits& limits, std::map<std::string, std::string>& metadata);
 
 /// Collects views and writes them in one pass; the views must stay valid until write() returns.
 class SafetensorsWriter {

@@ -73,13 +73,15 @@ public:
 
     bool key(string_t& text) override {
         if (level_ == Level::top) {
-            if (text.size() > static_cast<size_t>(limits_.name_bytes)) broken(fmt::format("a tensor name has more than {} bytes", limits_.name_bytes));
+            if (text.size() > static_cast<size_t>(limits_.name_bytes))
+                broken(fmt::format("a tensor name has more than {} bytes", limits_.name_bytes));
             if (!names_.insert(text).second) broken(fmt::format("the key {:?} appears twice", text));
             if (static_cast<int64_t>(names_.size()) > limits_.entries + 1) broken(fmt::format("there are more than {} tensors", limits_.entries));
         } else {
             if (level_ == Level::entry && text != "dtype" && text != "shape" && text != "data_offsets")
                 broken(fmt::format("tensor {:?} has the unknown field {:?}", current_.name, text));
-            if (!keys_.insert(text).second) broken(fmt::format("the key {:?} appears twice in {:?}", text, level_ == Level::entry ? current_.name : "__metadata__"));
+            if (!keys_.insert(text).second)
+                broken(fmt::format("the key {:?} appears twice in {:?}", text, level_ == Level::entry ? current_.name : "__metadata__"));
         }
         key_ = text;
         return true;
@@ -123,7 +125,8 @@ private:
     void finish_entry() {
         if (keys_.size() != 3) broken(fmt::format("tensor {:?} lacks one of dtype, shape and data_offsets", current_.name));
         current_.begin = offsets_[0], current_.end = offsets_[1];
-        if (current_.end < current_.begin) broken(fmt::format("tensor {:?} ends at {} before it begins at {}", current_.name, current_.end, current_.begin));
+        if (current_.end < current_.begin)
+            broken(fmt::format("tensor {:?} ends at {} before it begins at {}", current_.name, current_.end, current_.begin));
         int64_t bits = bits_of(current_.type);
         bool overflow = false;
         // The shape is multiplied before the zero test of any dimension, as in the reference: an overflow is refused even if a later size is 0.
@@ -133,8 +136,8 @@ private:
         if (overflow) broken(fmt::format("the size of tensor {:?} with shape {} overflows", current_.name, current_.shape_text()));
         if (bits % 8) broken(fmt::format("tensor {:?} does not fill whole bytes", current_.name));
         if (bits / 8 != current_.bytes())
-            broken(fmt::format("tensor {:?} of {} {} needs {} bytes but its data_offsets span {}", current_.name, name_of(current_.type), current_.shape_text(), bits / 8,
-                               current_.bytes()));
+            broken(fmt::format("tensor {:?} of {} {} needs {} bytes but its data_offsets span {}", current_.name, name_of(current_.type),
+                               current_.shape_text(), bits / 8, current_.bytes()));
         entries.push_back(std::move(current_));
         current_ = TensorEntry();
     }
@@ -163,8 +166,8 @@ std::string TensorEntry::shape_text() const {
     return text + "]";
 }
 
-std::vector<TensorEntry> parse_safetensors_header(std::string_view json, int64_t data_bytes, const std::string& where, const SafetensorsLimits& limits,
-                                                  std::map<std::string, std::string>& metadata) {
+std::vector<TensorEntry> parse_safetensors_header(std::string_view json, int64_t data_bytes, const std::string& where,
+                                                  const SafetensorsLimits& limits, std::map<std::string, std::string>& metadata) {
     const auto broken = [&](const std::string& rule) { fail(Exit::bad_checkpoint, "{}: {}; {}", where, rule, remedy); };
     const size_t first = json.find_first_not_of(" \t\r\n");
     if (first == std::string_view::npos || json[first] != '{') broken("the header does not start with an object");  // a byte order mark included
@@ -179,7 +182,8 @@ std::vector<TensorEntry> parse_safetensors_header(std::string_view json, int64_t
     int64_t end = 0;
     for (const TensorEntry& entry : entries) {
         if (entry.begin != end)
-            broken(fmt::format("tensor {:?} begins at byte {} of the data where {} is expected ({})", entry.name, entry.begin, end, entry.begin > end ? "a hole" : "an overlap"));
+            broken(fmt::format("tensor {:?} begins at byte {} of the data where {} is expected ({})", entry.name, entry.begin, end,
+                               entry.begin > end ? "a hole" : "an overlap"));
         end = entry.end;
     }
     if (end != data_bytes)

@@ -1,7 +1,7 @@
 // Element types of safetensors files, in the order of the format's reference implementation, and conversion of stored values to ours.
 //
-// A file may hold types that we do not compute in (f16, u16, fp8, ...): all of them can be listed, copied and hashed; those of `convertible` can be read
-// as numbers. Sub-byte types exist in the enumeration only so that headers that use them are judged by the right rules.
+// A file may hold types that we do not compute in (f16, u16, fp8, ...): all of them can be listed, copied and hashed; those of `convertible` can be
+// read as numbers. Sub-byte types exist in the enumeration only so that headers that use them are judged by the right rules.
 #pragma once
 
 #include "core/tensor.hpp"

@@ -57,7 +57,9 @@ int64_t expert_of(const std::string& name, std::string& pattern) {
     const size_t at = name.find(marker);
     if (at == std::string::npos) return -1;
     const size_t begin = at + marker.size(), end = std::min(name.find('.', begin), name.size());
-    if (end == begin || end - begin > 9 || !std::all_of(name.begin() + static_cast<int64_t>(begin), name.begin() + static_cast<int64_t>(end), [](char c) { return c >= '0' && c <= '9'; }))
+    if (end == begin || end - begin > 9 ||
+        !std::all_of(name.begin() + static_cast<int64_t>(begin), name.begin() + static_cast<int64_t>(end),
+                     [](char c) { return c >= '0' && c <= '9'; }))
         return -1;
     pattern = name.substr(0, begin) + "{e}" + name.substr(end);
     return std::stoll(name.substr(begin, end - begin));
@@ -80,7 +82,8 @@ std::vector<double> gram_matrix(const std::vector<WeightFiles::Found>& tensors) 
             for (int64_t a = begin; a < end; ++a)
                 for (int64_t b = 0; b <= a; ++b) {
                     double sum = 0;
-                    for (int64_t i = 0; i < count; ++i) sum += values[static_cast<size_t>(a * piece + i)] * values[static_cast<size_t>(b * piece + i)];
+                    for (int64_t i = 0; i < count; ++i)
+                        sum += values[static_cast<size_t>(a * piece + i)] * values[static_cast<size_t>(b * piece + i)];
                     gram[static_cast<size_t>(a * n + b)] += sum;
                 }
         });
@@ -148,7 +151,8 @@ std::vector<ExpertSpread> expert_spreads(const WeightFiles& weights) {
     std::string pattern;
     for (const SafetensorsFile& file : weights.files())
         for (const TensorEntry& entry : file.entries())
-            if (const int64_t expert = expert_of(entry.name, pattern); expert >= 0 && natural_type(entry.type)) groups[pattern][expert] = {&file, &entry};
+            if (const int64_t expert = expert_of(entry.name, pattern); expert >= 0 && natural_type(entry.type))
+                groups[pattern][expert] = {&file, &entry};
     std::vector<ExpertSpread> spreads;
     for (const auto& [name, experts] : groups) {
         std::vector<WeightFiles::Found> tensors;

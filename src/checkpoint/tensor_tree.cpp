@@ -35,7 +35,8 @@ int rank_of(const std::string& component) {
 struct ComponentOrder {
     bool operator()(const std::string& a, const std::string& b) const {
         const Numbered left(a), right(b);
-        return std::make_tuple(rank_of(a), std::cref(left.front), left.number, std::cref(a)) < std::make_tuple(rank_of(b), std::cref(right.front), right.number, std::cref(b));
+        return std::make_tuple(rank_of(a), std::cref(left.front), left.number, std::cref(a)) <
+               std::make_tuple(rank_of(b), std::cref(right.front), right.number, std::cref(b));
     }
 };
 

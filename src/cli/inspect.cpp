@@ -47,18 +47,23 @@ std::vector<const TensorEntry*> entries_of(const WeightFiles& weights) {
 std::string number(double value) { return fmt::format("{:.4g}", value); }
 
 void print_head(const Inspection& found) {
-    fmt::print("{}\n{}, {} file{} of weights, {}\n", printable(found.path.string()), found.kind, found.weights.files().size(), found.weights.files().size() == 1 ? "" : "s",
-               human_bytes(found.bytes));
+    fmt::print("{}\n{}, {} file{} of weights, {}\n", printable(found.path.string()), found.kind, found.weights.files().size(),
+               found.weights.files().size() == 1 ? "" : "s", human_bytes(found.bytes));
     if (found.config) fmt::print("{}\n", describe(*found.config));
     if (!found.config_problem.empty()) fmt::print("config.json cannot be used: {}\n", found.config_problem);
 }
 
 void print_tree(const Inspection& found, bool fold) {
-    Table table({{"tensor", Align::left}, {"shape", Align::left}, {"type", Align::left}, {"x", Align::right}, {"parameters", Align::right}, {"size", Align::right}});
+    Table table({{"tensor", Align::left},
+                 {"shape", Align::left},
+                 {"type", Align::left},
+                 {"x", Align::right},
+                 {"parameters", Align::right},
+                 {"size", Align::right}});
     for (const TreeRow& row : tensor_tree(entries_of(found.weights), fold)) {
         const TensorEntry& first = *row.tensors[0];
-        table.add({row.guide + row.label, row.leaf ? first.shape_text() : "", row.leaf ? name_of(first.type) : "", row.copies > 1 ? fmt::format("{}", row.copies) : "",
-                   thousands(row.parameters), human_bytes(row.bytes)});
+        table.add({row.guide + row.label, row.leaf ? first.shape_text() : "", row.leaf ? name_of(first.type) : "",
+                   row.copies > 1 ? fmt::format("{}", row.copies) : "", thousands(row.parameters), human_bytes(row.bytes)});
     }
     fmt::print("\n{}", table.text());
 }
@@ -69,10 +74,13 @@ void print_counts(const Inspection& found) {
         const size_t k = static_cast<size_t>(i);
         if (found.tensors_by_kind[k] == 0) continue;
         table.add({name_of(static_cast<TensorKind>(i)), thousands(found.tensors_by_kind[k]), thousands(found.parameters_by_kind[k]),
-                   fmt::format("{:.1f} %", 100.0 * static_cast<double>(found.parameters_by_kind[k]) / static_cast<double>(std::max<int64_t>(1, found.parameters)))});
+                   fmt::format("{:.1f} %", 100.0 * static_cast<double>(found.parameters_by_kind[k]) /
+                                               static_cast<double>(std::max<int64_t>(1, found.parameters)))});
     }
     table.add({"total", thousands(found.weights.tensors()), thousands(found.parameters), ""});
-    if (found.active) table.add({"active for a token", "", thousands(static_cast<int64_t>(*found.active + 0.5)), fmt::format("{:.1f} %", 100 * *found.active / static_cast<double>(std::max<int64_t>(1, found.parameters)))});
+    if (found.active)
+        table.add({"active for a token", "", thousands(static_cast<int64_t>(*found.active + 0.5)),
+                   fmt::format("{:.1f} %", 100 * *found.active / static_cast<double>(std::max<int64_t>(1, found.parameters)))});
     fmt::print("\n{}", table.text());
 }
 
@@ -80,7 +88,8 @@ void print_training(const TrainingSummary& training) {
     Table table({{"training state", Align::left}, {"", Align::left}});
     for (const auto& [key, value] : training.state) table.add({key, value});
     for (const OptimizerSlot& slot : training.optimizer)
-        table.add({"optimizer " + slot.slot, fmt::format("{} tensors, {} values, {}", slot.tensors, thousands(slot.elements), human_bytes(slot.bytes))});
+        table.add(
+            {"optimizer " + slot.slot, fmt::format("{} tensors, {} values, {}", slot.tensors, thousands(slot.elements), human_bytes(slot.bytes))});
     fmt::print("\n{}", table.text());
 }
 
@@ -96,31 +105,45 @@ void print_statistics(const Inspection& found, bool fold) {
     const std::vector<Statistics> each = statistics(tensors);
     std::map<const TensorEntry*, const Statistics*> by_entry;
     for (size_t i = 0; i < tensors.size(); ++i) by_entry[tensors[i].entry] = &each[i];
-    Table table({{"values of", Align::left}, {"x", Align::right}, {"min", Align::right}, {"max", Align::right}, {"mean", Align::right}, {"deviation", Align::right},
-                 {"norm", Align::right}, {"zeros", Align::right}, {"non-finite", Align::right}});
+    Table table({{"values of", Align::left},
+                 {"x", Align::right},
+                 {"min", Align::right},
+                 {"max", Align::right},
+                 {"mean", Align::right},
+                 {"deviation", Align::right},
+                 {"norm", Align::right},
+                 {"zeros", Align::right},
+                 {"non-finite", Align::right}});
     for (const TreeRow& row : tensor_tree(entries_of(found.weights), fold)) {
         if (!row.leaf) continue;
         Statistics s;
         for (const TensorEntry* entry : row.tensors) s.merge(*by_entry.at(entry));
         const bool any = s.count > s.non_finite;
-        table.add({row.path, row.copies > 1 ? fmt::format("{}", row.copies) : "", any ? number(s.minimum) : "-", any ? number(s.maximum) : "-", any ? number(s.mean) : "-",
-                   any ? number(s.deviation()) : "-", any ? number(s.norm()) : "-", thousands(s.zeros), thousands(s.non_finite)});
+        table.add({row.path, row.copies > 1 ? fmt::format("{}", row.copies) : "", any ? number(s.minimum) : "-", any ? number(s.maximum) : "-",
+                   any ? number(s.mean) : "-", any ? number(s.deviation()) : "-", any ? number(s.norm()) : "-", thousands(s.zeros),
+                   thousands(s.non_finite)});
     }
     fmt::print("\n{}", table.text());
 
     const std::vector<ExpertSpread> spreads = expert_spreads(found.weights);
     if (spreads.empty()) return;
-    Table experts({{"distance between experts (0 = equal, 1.41 = independent)", Align::left}, {"experts", Align::right}, {"mean", Align::right}, {"least", Align::right},
-                   {"most", Align::right}, {"closest", Align::left}});
+    Table experts({{"distance between experts (0 = equal, 1.41 = independent)", Align::left},
+                   {"experts", Align::right},
+                   {"mean", Align::right},
+                   {"least", Align::right},
+                   {"most", Align::right},
+                   {"closest", Align::left}});
     for (const ExpertSpread& s : spreads)
-        experts.add({printable(s.name), fmt::format("{}", s.experts), number(s.mean), number(s.least), number(s.most), fmt::format("{} and {}", s.closest_a, s.closest_b)});
+        experts.add({printable(s.name), fmt::format("{}", s.experts), number(s.mean), number(s.least), number(s.most),
+                     fmt::format("{} and {}", s.closest_a, s.closest_b)});
     fmt::print("\n{}", experts.text());
 }
 
 Comparison compare(const std::filesystem::path& a, const std::filesystem::path& b) {
     const WeightFiles left(a), right(b);
     Comparison result;
-    if (std::filesystem::exists(a / "config.json") && std::filesystem::exists(b / "config.json")) result.config = config_differences(a / "config.json", b / "config.json");
+    if (std::filesystem::exists(a / "config.json") && std::filesystem::exists(b / "config.json"))
+        result.config = config_differences(a / "config.json", b / "config.json");
     for (const Found& mine : sorted_tensors(left)) {
         const Found other = right.find(mine.entry->name);
         TensorChange change{mine.entry->name, "", {}};
@@ -130,7 +153,8 @@ Comparison compare(const std::filesystem::path& a, const std::filesystem::path& 
             change.note = fmt::format("shape {} -> {}", mine.entry->shape_text(), other.entry->shape_text());
         } else {
             change.values = difference(mine, other);
-            if (mine.entry->type != other.entry->type) change.note = fmt::format("type {} -> {}", name_of(mine.entry->type), name_of(other.entry->type));
+            if (mine.entry->type != other.entry->type)
+                change.note = fmt::format("type {} -> {}", name_of(mine.entry->type), name_of(other.entry->type));
             if (change.values.equal && change.note.empty()) {
                 ++result.equal;
                 continue;
@@ -140,7 +164,8 @@ Comparison compare(const std::filesystem::path& a, const std::filesystem::path& 
     }
     for (const Found& theirs : sorted_tensors(right))
         if (!left.find(theirs.entry->name)) result.changed.push_back({theirs.entry->name, "only in the second", {}});
-    std::stable_sort(result.changed.begin(), result.changed.end(), [](const TensorChange& x, const TensorChange& y) { return x.values.relative > y.values.relative; });
+    std::stable_sort(result.changed.begin(), result.changed.end(),
+                     [](const TensorChange& x, const TensorChange& y) { return x.values.relative > y.values.relative; });
     return result;
 }
 
@@ -160,7 +185,8 @@ void print_comparison(const Comparison& comparison, bool all) {
 }
 
 Json statistics_json(const Statistics& s) {
-    return {{"min", s.minimum}, {"max", s.maximum}, {"mean", s.mean}, {"deviation", s.deviation()}, {"norm", s.norm()}, {"zeros", s.zeros}, {"non_finite", s.non_finite}};
+    return {{"min", s.minimum}, {"max", s.maximum},          {"mean", s.mean}, {"deviation", s.deviation()}, {"norm", s.norm()},
+            {"zeros", s.zeros}, {"non_finite", s.non_finite}};
 }
 
 void add_training_json(Json& json, const Inspection& found) {
@@ -168,7 +194,8 @@ void add_training_json(Json& json, const Inspection& found) {
     Json& training = json["training"];
     const std::filesystem::path state = found.path / "training" / "state.json";
     if (std::filesystem::exists(state)) training["state"] = Json::parse(read_file(state));
-    for (const OptimizerSlot& slot : found.training->optimizer) training["optimizer"][slot.slot] = {{"tensors", slot.tensors}, {"values", slot.elements}, {"bytes", slot.bytes}};
+    for (const OptimizerSlot& slot : found.training->optimizer)
+        training["optimizer"][slot.slot] = {{"tensors", slot.tensors}, {"values", slot.elements}, {"bytes", slot.bytes}};
 }
 
 Json inspection_json(const Inspection& found, bool with_statistics) {
@@ -179,7 +206,8 @@ Json inspection_json(const Inspection& found, bool with_statistics) {
     json["active_parameters"] = found.active ? Json(*found.active) : Json(nullptr);
     json["bytes"] = found.bytes;
     for (int i = 0; i < tensor_kinds; ++i)
-        if (found.tensors_by_kind[static_cast<size_t>(i)]) json["parameters_by_kind"][name_of(static_cast<TensorKind>(i))] = found.parameters_by_kind[static_cast<size_t>(i)];
+        if (found.tensors_by_kind[static_cast<size_t>(i)])
+            json["parameters_by_kind"][name_of(static_cast<TensorKind>(i))] = found.parameters_by_kind[static_cast<size_t>(i)];
     if (found.config) json["config"] = Json::parse(read_file(found.path / "config.json"));
     if (!found.config_problem.empty()) json["config_problem"] = found.config_problem;
     add_training_json(json, found);
@@ -199,7 +227,8 @@ Json inspection_json(const Inspection& found, bool with_statistics) {
     }
     if (with_statistics)
         for (const ExpertSpread& s : expert_spreads(found.weights))
-            json["experts"][s.name] = {{"experts", s.experts}, {"mean", s.mean}, {"least", s.least}, {"most", s.most}, {"closest", {s.closest_a, s.closest_b}}};
+            json["experts"][s.name] = {
+                {"experts", s.experts}, {"mean", s.mean}, {"least", s.least}, {"most", s.most}, {"closest", {s.closest_a, s.closest_b}}};
     return json;
 }
 
@@ -258,7 +287,8 @@ void add_inspect(CLI::App& program) {
         "  flanmoe inspect runs/base/checkpoints/step-00001000 --verify\n  flanmoe inspect before/ --diff after/\n\n"
         "Exit code 1: --verify found a problem, or --diff a difference.");
     command->add_option("path", options->path, "checkpoint, model directory or safetensors file")->required();
-    command->add_flag("--stats", options->statistics, "read the values: extremes, mean, deviation, norm, zeros, non-finite; distances between experts");
+    command->add_flag("--stats", options->statistics,
+                      "read the values: extremes, mean, deviation, norm, zeros, non-finite; distances between experts");
     CLI::Option* verify_flag = command->add_flag("--verify", options->verify, "check every rule of the files and every hash of the manifest");
     command->add_option("--diff", options->other, "compare config and tensors with this one")->excludes(verify_flag);
     command->add_flag("--json", options->json, "write JSON");

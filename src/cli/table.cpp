@@ -54,7 +54,9 @@ std::string human_bytes(int64_t bytes) {
     int unit = 0;
     while (value >= 999.5 && unit < 5) value /= 1000, ++unit;
     if (unit == 0) return fmt::format("{} B", bytes);
-    return value < 9.95 ? fmt::format("{:.2f} {}", value, units[unit]) : value < 99.5 ? fmt::format("{:.1f} {}", value, units[unit]) : fmt::format("{:.0f} {}", value, units[unit]);
+    return value < 9.95   ? fmt::format("{:.2f} {}", value, units[unit])
+           : value < 99.5 ? fmt::format("{:.1f} {}", value, units[unit])
+                          : fmt::format("{:.0f} {}", value, units[unit]);
 }
 
 }  // namespace flanmoe::cli

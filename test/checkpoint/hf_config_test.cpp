@@ -13,20 +13,22 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 
 // One text per config that holds every field: equal texts, equal configs.
 bool same(const RoutingConfig& a, const RoutingConfig& b) {
-    return a.kind == b.kind && a.k == b.k && a.normalize == b.normalize && a.prioritized == b.prioritized && a.density == b.density && a.second_train == b.second_train &&
-           a.second_eval == b.second_eval && a.second_threshold == b.second_threshold && a.capacity == b.capacity && a.capacity_factor == b.capacity_factor &&
-           a.eval_capacity_factor == b.eval_capacity_factor && a.min_capacity == b.min_capacity && a.dropless == b.dropless && a.group_rows == b.group_rows &&
-           a.route_padding == b.route_padding && a.jitter == b.jitter;
+    return a.kind == b.kind && a.k == b.k && a.normalize == b.normalize && a.prioritized == b.prioritized && a.density == b.density &&
+           a.second_train == b.second_train && a.second_eval == b.second_eval && a.second_threshold == b.second_threshold &&
+           a.capacity == b.capacity && a.capacity_factor == b.capacity_factor && a.eval_capacity_factor == b.eval_capacity_factor &&
+           a.min_capacity == b.min_capacity && a.dropless == b.dropless && a.group_rows == b.group_rows && a.route_padding == b.route_padding &&
+           a.jitter == b.jitter;
 }
 bool same(const ModelConfig& a, const ModelConfig& b) {
-    return a.encoder_decoder == b.encoder_decoder && a.vocab_size == b.vocab_size && a.d_model == b.d_model && a.d_kv == b.d_kv && a.heads == b.heads && a.d_ff == b.d_ff &&
-           a.encoder_layers == b.encoder_layers && a.decoder_layers == b.decoder_layers && a.activation == b.activation && a.gated == b.gated && a.tied == b.tied &&
-           a.scale_outputs == b.scale_outputs && a.buckets == b.buckets && a.max_distance == b.max_distance && a.bias_per_layer == b.bias_per_layer &&
-           a.norm_epsilon == b.norm_epsilon && a.dropout == b.dropout && a.attention_dropout == b.attention_dropout && a.pad_id == b.pad_id && a.eos_id == b.eos_id &&
-           a.decoder_start_id == b.decoder_start_id && a.experts == b.experts && a.encoder_sparse == b.encoder_sparse && a.decoder_sparse == b.decoder_sparse &&
-           a.expert_d_ff == b.expert_d_ff && a.expert_activation == b.expert_activation && a.expert_gated == b.expert_gated && a.expert_dropout == b.expert_dropout &&
-           a.extra_ffn == b.extra_ffn && same(a.encoder_routing, b.encoder_routing) && same(a.decoder_routing, b.decoder_routing) && a.init_scale == b.init_scale &&
-           a.flanmoe_layout == b.flanmoe_layout;
+    return a.encoder_decoder == b.encoder_decoder && a.vocab_size == b.vocab_size && a.d_model == b.d_model && a.d_kv == b.d_kv &&
+           a.heads == b.heads && a.d_ff == b.d_ff && a.encoder_layers == b.encoder_layers && a.decoder_layers == b.decoder_layers &&
+           a.activation == b.activation && a.gated == b.gated && a.tied == b.tied && a.scale_outputs == b.scale_outputs && a.buckets == b.buckets &&
+           a.max_distance == b.max_distance && a.bias_per_layer == b.bias_per_layer && a.norm_epsilon == b.norm_epsilon && a.dropout == b.dropout &&
+           a.attention_dropout == b.attention_dropout && a.pad_id == b.pad_id && a.eos_id == b.eos_id && a.decoder_start_id == b.decoder_start_id &&
+           a.experts == b.experts && a.encoder_sparse == b.encoder_sparse && a.decoder_sparse == b.decoder_sparse && a.expert_d_ff == b.expert_d_ff &&
+           a.expert_activation == b.expert_activation && a.expert_gated == b.expert_gated && a.expert_dropout == b.expert_dropout &&
+           a.extra_ffn == b.extra_ffn && same(a.encoder_routing, b.encoder_routing) && same(a.decoder_routing, b.decoder_routing) &&
+           a.init_scale == b.init_scale && a.flanmoe_layout == b.flanmoe_layout;
 }
 
 ModelConfig switch_config() {
@@ -59,7 +61,9 @@ std::string refusal(const std::string& text) {
 }
 
 const std::string sizes = R"("vocab_size":64,"d_model":8,"d_kv":4,"d_ff":16,"num_heads":2,"num_layers":4)";
-ModelConfig parse(const std::string& type, const std::string& more) { return parse_hf_config(fmt::format(R"({{"model_type":"{}",{}{}}})", type, sizes, more), "x"); }
+ModelConfig parse(const std::string& type, const std::string& more) {
+    return parse_hf_config(fmt::format(R"({{"model_type":"{}",{}{}}})", type, sizes, more), "x");
+}
 
 }  // namespace
 
@@ -84,7 +88,8 @@ TEST_SUITE("checkpoint/hf_config") {
 
         ModelConfig gshard = switch_config();
         RoutingConfig& r = gshard.encoder_routing;
-        r.k = 2, r.normalize = true, r.second_train = SecondPolicy::random, r.second_eval = SecondPolicy::threshold, r.second_threshold = 0.3, r.group_rows = 4;
+        r.k = 2, r.normalize = true, r.second_train = SecondPolicy::random, r.second_eval = SecondPolicy::threshold, r.second_threshold = 0.3,
+        r.group_rows = 4;
         gshard.decoder_routing.kind = RouterKind::expert_choice, gshard.decoder_routing.dropless = true, gshard.decoder_routing.group_rows = 0;
         gshard.decoder_routing.prioritized = true, gshard.decoder_routing.density = Density::any, gshard.decoder_routing.capacity_factor = 2;
         gshard.expert_gated = true, gshard.expert_activation = Activation::gelu_tanh, gshard.expert_d_ff = 99, gshard.extra_ffn = true;
@@ -156,7 +161,10 @@ TEST_SUITE("checkpoint/hf_config") {
 
     TEST_CASE("routing as recorded cases write it") {
         RoutingConfig r;
-        parse_routing(R"({"router":"gshard","k":2,"capacity":12,"normalize":true,"density":"first","second":{"policy":"random","threshold":0.25},"group":"batch","route_padding":true})", r, "x");
+        parse_routing(
+            R"({"router":"gshard","k":2,"capacity":12,"normalize":true,"density":"first","second":{"policy":"random","threshold":0.25},)"
+            R"("group":"batch","route_padding":true})",
+            r, "x");
         CHECK(r.k == 2);
         CHECK(r.capacity == 12);
         CHECK(r.normalize);
@@ -180,7 +188,9 @@ TEST_SUITE("checkpoint/hf_config") {
         CHECK(contains(refusal(R"({"model_type":"bert"})"), "bert"));
         CHECK(contains(refusal(R"({"model_type":"mixtral"})"), "not supported yet"));
         CHECK(contains(refusal(R"({"model_type":"t5"})"), "vocab_size is missing"));
-        const auto refused = [](const std::string& type, const std::string& more) { return refusal(fmt::format(R"({{"model_type":"{}",{}{}}})", type, sizes, more)); };
+        const auto refused = [](const std::string& type, const std::string& more) {
+            return refusal(fmt::format(R"({{"model_type":"{}",{}{}}})", type, sizes, more));
+        };
         CHECK(contains(refused("t5", R"(,"feed_forward_proj":"mish")"), "mish"));
         CHECK(contains(refused("t5", R"(,"quantization_config":{})"), "quantization_config"));
         CHECK(contains(refused("t5", R"(,"is_encoder_decoder":false)"), "is_encoder_decoder"));

@@ -54,8 +54,10 @@ fs::path write(const TemporaryFolder& folder, const std::string& name, std::init
 TEST_SUITE("checkpoint/inspection") {
     TEST_CASE("layers and experts fold when they look the same") {
         CHECK(rows({{"b.0.w", {2}}, {"b.1.w", {2}}, {"b.2.w", {2}}, {"b.10.w", {2}}, {"b.3.w", {3}}}) == Rows{"b.0-2,10.w|4", "b.3.w|1"});
-        CHECK(rows({{"m.expert_0.wi", {2}}, {"m.expert_0.wo", {3}}, {"m.expert_1.wi", {2}}, {"m.expert_1.wo", {3}}}) == Rows{"m.expert_0,1|2", "├─ wi|2", "└─ wo|2"});
-        CHECK(rows({{"a.q.w", {2}}, {"a.k.w", {2}}, {"a.o.w", {3}}, {"shared.weight", {4}}}) == Rows{"shared.weight|1", "a|1", "├─ k,q.w|2", "└─ o.w|1"});
+        CHECK(rows({{"m.expert_0.wi", {2}}, {"m.expert_0.wo", {3}}, {"m.expert_1.wi", {2}}, {"m.expert_1.wo", {3}}}) ==
+              Rows{"m.expert_0,1|2", "├─ wi|2", "└─ wo|2"});
+        CHECK(rows({{"a.q.w", {2}}, {"a.k.w", {2}}, {"a.o.w", {3}}, {"shared.weight", {4}}}) ==
+              Rows{"shared.weight|1", "a|1", "├─ k,q.w|2", "└─ o.w|1"});
         CHECK(rows({{"b.0.w", {2}}, {"b.1.w", {2}}}, false) == Rows{"b.0.w|1", "b.1.w|1"});
         CHECK(rows({{"a", {2}}, {"a.b", {2}}}) == Rows{"a|1", "└─ b|1"});
         CHECK(rows({}).empty());
@@ -72,7 +74,9 @@ TEST_SUITE("checkpoint/inspection") {
         ParameterStore store;
         fill_small_store(store, 1);
         HostTensor slot = filled({3}, {1, 2, 3});
-        const TrainingState state{R"({"step": 12, "stage": "pre\u001b[0mtrain", "data": {"shard": 3}})", "", {{"shared.weight.m", slot.view()}, {"shared.weight.v", slot.view()}}};
+        const TrainingState state{R"({"step": 12, "stage": "pre\u001b[0mtrain", "data": {"shard": 3}})",
+                                  "",
+                                  {{"shared.weight.m", slot.view()}, {"shared.weight.v", slot.view()}}};
         const SaveResult saved = save_checkpoint(folder.path(), 12, small_config(), store, state);
         REQUIRE(saved);
         const Inspection found = inspect(saved.path);
@@ -153,6 +157,7 @@ TEST_SUITE("checkpoint/inspection") {
         CHECK(difference(left.find("w"), left.find("w")).equal);
         write_file_atomically(folder / "a.json", R"({"x":1,"y":{"z":2},"only":true})");
         write_file_atomically(folder / "b.json", R"({"x":1,"y":{"z":3},"new":"n"})");
-        CHECK(config_differences(folder / "a.json", folder / "b.json") == std::vector<std::string>{"only: true -> (absent)", "y.z: 2 -> 3", "new: (absent) -> n"});
+        CHECK(config_differences(folder / "a.json", folder / "b.json") ==
+              std::vector<std::string>{"only: true -> (absent)", "y.z: 2 -> 3", "new: (absent) -> n"});
     }
 }

@@ -76,7 +76,8 @@ TEST_SUITE("checkpoint/safetensors") {
 
     TEST_CASE("what is written is read back: types, empty tensors, scalars, strides, odd names") {
         const TemporaryFolder folder;
-        HostTensor matrix = tensor_of({3, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}), empty(DType::f64, {0, 7}), scalar(DType::f64, {}), whole(DType::i64, {3});
+        HostTensor matrix = tensor_of({3, 4}, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}), empty(DType::f64, {0, 7}), scalar(DType::f64, {}),
+                   whole(DType::i64, {3});
         scalar.as<double>()[0] = 1.0 / 3;
         whole.as<int64_t>()[0] = -100, whole.as<int64_t>()[1] = (int64_t{1} << 62) + 1, whole.as<int64_t>()[2] = 7;
         SafetensorsWriter writer;
@@ -124,7 +125,8 @@ TEST_SUITE("checkpoint/safetensors") {
         CHECK(refusal(file_of(golden_header, golden_data)) == "");
         CHECK(refusal(file_of(" \t\r\n{}\n", "")) == "");
         CHECK(refusal(file_of(R"({"a":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}})", "x")) == "");
-        CHECK(refusal(file_of(R"({"a":{"dtype":"U8","shape":[0,9],"data_offsets":[0,0]},"b":{"data_offsets":[0,1],"shape":[],"dtype":"U8"}})", "x")) == "");
+        CHECK(refusal(file_of(R"({"a":{"dtype":"U8","shape":[0,9],"data_offsets":[0,0]},"b":{"data_offsets":[0,1],"shape":[],"dtype":"U8"}})",
+                              "x")) == "");
         const auto entry = [](const std::string& fields) { return fmt::format(R"({{"a":{{{}}}}})", fields); };
         const std::vector<std::pair<std::string, std::string>> broken = {
             {"", "less than the 8"},
@@ -167,7 +169,8 @@ TEST_SUITE("checkpoint/safetensors") {
             {file_of(entry(R"("dtype":"U8","shape":[1],"data_offsets":[1,2])"), "xx"), "a hole"},
             {file_of(entry(R"("dtype":"U8","shape":[1],"data_offsets":[0,1])"), "xx"), "appended"},
             {file_of(entry(R"("dtype":"U8","shape":[2],"data_offsets":[0,2])"), "x"), "truncated"},
-            {file_of(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}})", "xxx"), "an overlap"},
+            {file_of(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}})", "xxx"),
+             "an overlap"},
             {file_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})", "xx"), "twice"},
             {file_of(R"({"__metadata__":{"a":"b","a":"c"}})", ""), "twice"},
             {file_of(R"({"__metadata__":{},"__metadata__":{}})", ""), "twice"},

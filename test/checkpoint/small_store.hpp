@@ -24,7 +24,8 @@ inline ModelConfig small_config(bool tied = true) {
 /// Not all records of that model: those that a file has to tell apart.
 inline void fill_small_store(ParameterStore& store, uint64_t seed, bool tied = true, DType compute = DType::f32) {
     store.declare({test_record("shared.weight", {11, 6}, ParameterKind::embedding)});
-    store.declare({test_record("encoder.block.0.layer.0.SelfAttention.q.weight", {4, 6}), test_record("encoder.block.0.layer.0.SelfAttention.k.weight", {4, 6}),
+    store.declare({test_record("encoder.block.0.layer.0.SelfAttention.q.weight", {4, 6}),
+                   test_record("encoder.block.0.layer.0.SelfAttention.k.weight", {4, 6}),
                    test_record("encoder.block.0.layer.0.SelfAttention.v.weight", {4, 6})});
     store.declare({test_record("encoder.block.0.layer.1.mlp.wi.weight", {5, 6}, ParameterKind::ffn)});
     store.declare({test_record("encoder.block.1.layer.1.mlp.router.classifier.weight", {3, 6}, ParameterKind::router)});

@@ -1,8 +1,8 @@
 // Every file operation of a save is made to fail once, fail from there on, write half, or be the last thing the process did.
 //
-// For k = 1, 2, ... a child process with the preloaded shim saves steps 2 and 3 over a run whose step 1 is good; the k-th operation is hit. Until k is
-// beyond the last operation, afterwards: a valid checkpoint is found, holds the weights of its step, nothing invalid looks like a checkpoint, and the
-// next save works. The child is this same program, run for one skipped test case.
+// For k = 1, 2, ... a child process with the preloaded shim saves steps 2 and 3 over a run whose step 1 is good; the k-th operation is hit. Until k
+// is beyond the last operation, afterwards: a valid checkpoint is found, holds the weights of its step, nothing invalid looks like a checkpoint, and
+// the next save works. The child is this same program, run for one skipped test case.
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/small_store.hpp"

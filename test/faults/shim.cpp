@@ -1,7 +1,7 @@
 // A library to preload (LD_PRELOAD) that makes one file operation of a process fail, or ends the process there.
 //
-// It counts the operations that change files under one folder: creating, writing, syncing, renaming, removing, truncating, making folders. The k-th of
-// them fails with an error, writes only half, or kills the process. How to use it: README.md here. No C++ run-time is needed, so that it can be
+// It counts the operations that change files under one folder: creating, writing, syncing, renaming, removing, truncating, making folders. The k-th
+// of them fails with an error, writes only half, or kills the process. How to use it: README.md here. No C++ run-time is needed, so that it can be
 // preloaded into anything.
 #include <dlfcn.h>
 #include <errno.h>
@@ -39,7 +39,11 @@ struct Plan {
         const size_t length = strlen(what);
         persistent = length > 0 && what[length - 1] == '+';
         const auto is = [&](const char* name) { return strncmp(what, name, strlen(name)) == 0; };
-        kind = is("enospc") || is("eio") ? Kind::fail : is("half") ? Kind::half : is("kill-after") ? Kind::kill_after : is("kill") ? Kind::kill_before : Kind::none;
+        kind = is("enospc") || is("eio") ? Kind::fail
+               : is("half")              ? Kind::half
+               : is("kill-after")        ? Kind::kill_after
+               : is("kill")              ? Kind::kill_before
+                                         : Kind::none;
         error = is("enospc") ? ENOSPC : EIO;
     }
 };
@@ -187,11 +191,13 @@ int ftruncate(int descriptor, off_t size) {
 }
 int truncate(const char* name, off_t size) {
     char buffer[PATH_MAX];
-    return guarded(judge("truncate", absolute(AT_FDCWD, name, buffer), false), [&] { return next<int (*)(const char*, off_t)>("truncate")(name, size); });
+    return guarded(judge("truncate", absolute(AT_FDCWD, name, buffer), false),
+                   [&] { return next<int (*)(const char*, off_t)>("truncate")(name, size); });
 }
 int rename(const char* from, const char* to) {
     char buffer[PATH_MAX];
-    return guarded(judge("rename", absolute(AT_FDCWD, to, buffer), false), [&] { return next<int (*)(const char*, const char*)>("rename")(from, to); });
+    return guarded(judge("rename", absolute(AT_FDCWD, to, buffer), false),
+                   [&] { return next<int (*)(const char*, const char*)>("rename")(from, to); });
 }
 int renameat(int from_folder, const char* from, int to_folder, const char* to) {
     char buffer[PATH_MAX];
@@ -209,7 +215,8 @@ int unlink(const char* name) {
 }
 int unlinkat(int folder, const char* name, int flags) {
     char buffer[PATH_MAX];
-    return guarded(judge("unlinkat", absolute(folder, name, buffer), false), [&] { return next<int (*)(int, const char*, int)>("unlinkat")(folder, name, flags); });
+    return guarded(judge("unlinkat", absolute(folder, name, buffer), false),
+                   [&] { return next<int (*)(int, const char*, int)>("unlinkat")(folder, name, flags); });
 }
 int rmdir(const char* name) {
     char buffer[PATH_MAX];
