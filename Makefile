@@ -3,7 +3,7 @@
 # no CUDA), PREFIX and DESTDIR (make install), ONLY='data/*' (make test: only suites that match), CONFIG (make bench).
 
 CXX ?= g++
-NVCC ?= $(shell command -v nvcc)
+NVCC ?= $(shell command -v nvcc 2> /dev/null)
 ARCH ?= native
 PREFIX ?= /usr/local
 CONFIG ?= configs/model/t5-small.toml
@@ -14,7 +14,7 @@ PACKAGES := g++ make libdnnl-dev libsentencepiece-dev libsimdjson-dev libfmt-dev
 
 ifdef SAN
 BUILD := build/san
-MODE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+MODE := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS
 else
 BUILD := build
 MODE := -O3
