@@ -2,6 +2,7 @@
 //
 // One process at a time (a lock on the file `lock` that the kernel drops with the process, so that nothing stale can stay) and one config for ever:
 // a run goes on only under the config that it began with, but for options that do not change what is learned (may_change in the option table).
+// Before the first checkpoint nothing has been learned, and the config may still be corrected.
 #pragma once
 
 #include "config/config.hpp"

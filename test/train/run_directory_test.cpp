@@ -49,6 +49,7 @@ TEST_SUITE("train/run_directory") {
         Config config;
         { RunDirectory run(folder.path, config); }
         const std::string before = read_file(folder.path / "config.toml");
+        std::filesystem::create_directories(folder.path / "checkpoints" / "step-00000010");
         config.model.d_model = 640;
         config.train.steps = 5;
         const std::string sentence = refusal(folder.path, config);
@@ -56,6 +57,16 @@ TEST_SUITE("train/run_directory") {
         CHECK_FALSE(contains(sentence, "train.steps"));
         CHECK(read_file(folder.path / "config.toml") == before);
         CHECK(refusal(folder.path, Config{}).empty());  // the refused try left no lock
+    }
+
+    TEST_CASE("before the first checkpoint the config may be corrected") {
+        test::TemporaryDirectory folder;
+        Config config;
+        { RunDirectory run(folder.path, config); }
+        config.model.d_model = 640;
+        RunDirectory run(folder.path, config);
+        CHECK_FALSE(run.taken_up());
+        CHECK(contains(read_file(run.config()), "d_model = 640"));
     }
 
     TEST_CASE("two runs in one directory are refused, the owner is named, the lock goes with it") {
