@@ -1,6 +1,6 @@
 // Element types of safetensors files, in the order of the format's reference implementation, and conversion of stored values to ours.
 //
-// A file may hold types that we do not compute in (f16, u16, fp8, ...): all of them can be listed, copied and hashed; those of `convertible` can be
+// A file may hold types that we do not compute in (f16, u16, fp8, ...): all of them can be listed, copied and hashed; those with a natural_type can be
 // read as numbers. Sub-byte types exist in the enumeration only so that headers that use them are judged by the right rules.
 #pragma once
 
