@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
     flanmoe::cli::add_tokenizer(program);
     flanmoe::cli::add_data(program);
     flanmoe::cli::add_config(program);
+    flanmoe::cli::add_train(program);
     flanmoe::cli::add_bench(program);
     flanmoe::cli::add_parity(program);
     flanmoe::cli::add_inspect(program);

@@ -14,6 +14,7 @@ void add_config(CLI::App& program);
 void add_data(CLI::App& program);
 void add_tokenizer(CLI::App& program);
 void add_bench(CLI::App& program);
+void add_train(CLI::App& program);
 void add_data_toyworld(CLI::App& data_command);  ///< below `data`
 void add_inspect(CLI::App& program);
 

@@ -17,7 +17,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void add_train(CLI::App& parent) {
+void add_vocabulary_training(CLI::App& parent) {
     struct Arguments {
         std::vector<std::string> inputs;
         std::string out;
@@ -143,7 +143,7 @@ void add_tokenizer(CLI::App& program) {
     CLI::App& command = *program.add_subcommand("tokenizer", "Train and use a SentencePiece vocabulary");
     command.require_subcommand(1);
     command.footer("Example:\n  flanmoe tokenizer train corpus/ --size 32000 --out vocabulary");
-    add_train(command);
+    add_vocabulary_training(command);
     add_encode(command);
     add_decode(command);
     add_info(command);

@@ -78,7 +78,6 @@ struct EvalConfig {
     int64_t patience = 0;              ///< validations without improvement before the run ends; 0 = no early stopping
     double min_delta = 0;              ///< least improvement that counts
     bool keep_best = true;             ///< the best checkpoint is kept
-    bool load_best = false;            ///< the run's final checkpoint holds the best weights instead of the last
 };
 
 struct Config {

@@ -210,6 +210,7 @@ void add_optimizer(std::vector<Option>& rows) {
         {"optimizer.beta2", optimizer<&O::beta2>, probability, no_names, "adamw: decay of the second moment"},
         {"optimizer.epsilon", optimizer<&O::epsilon>, above(0), no_names, "adamw: added outside the root"},
         {"optimizer.weight_decay", optimizer<&O::weight_decay>, at_least(0), no_names, "adamw: decoupled, weight matrices only"},
+        {"optimizer.decay_vectors", optimizer<&O::decay_vectors>, any, no_names, "adamw: weight decay also for vectors (norm gains)"},
         {"optimizer.clipping_threshold", optimizer<&O::clipping_threshold>, at_least(0), no_names, "adafactor: largest RMS of an update; 0: no limit"},
         {"optimizer.scale_by_parameter", optimizer<&O::scale_by_parameter>, any, no_names, "adafactor: step relative to the parameter's RMS"},
         {"optimizer.factored", optimizer<&O::factored>, any, no_names, "adafactor: second moments as row and column means"},
@@ -228,7 +229,6 @@ void add_eval(std::vector<Option>& rows) {
         changeable({"eval.patience", eval<&E::patience>, at_least(0), no_names, "validations without improvement that end the run; 0: no early stopping"}),
         changeable({"eval.min_delta", eval<&E::min_delta>, at_least(0), no_names, "least improvement that counts"}),
         changeable({"eval.keep_best", eval<&E::keep_best>, any, no_names, "keep the best checkpoint"}),
-        changeable({"eval.load_best", eval<&E::load_best>, any, no_names, "the final checkpoint holds the best weights instead of the last"}),
     });
 }
 

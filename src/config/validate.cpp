@@ -67,7 +67,6 @@ void validate_training(const Config& config) {
     const EvalConfig& e = config.eval;
     check(e.metric == "loss" || e.samples > 0, "eval.metric = \"{}\" is measured on generated answers; set eval.samples to how many", e.metric);
     check(e.patience == 0 || e.every > 0, "eval.patience is {}, but eval.every is 0; early stopping needs validations, so set eval.every", e.patience);
-    check(!e.load_best || e.keep_best, "eval.load_best needs eval.keep_best = true");
 }
 
 }  // namespace

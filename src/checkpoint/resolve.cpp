@@ -1,0 +1,22 @@
+#include "checkpoint/resolve.hpp"
+
+#include "checkpoint/checkpoint.hpp"
+
+namespace flanmoe {
+
+std::filesystem::path resolve_checkpoint(const std::filesystem::path& path) {
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) fail(Exit::missing_input, "{} does not exist; give a checkpoint, a Hugging Face model directory or a run directory", path.string());
+    if (std::filesystem::exists(path / "config.json", error)) return path;
+    if (std::filesystem::is_directory(path / "checkpoints", error)) {
+        if (const auto best = read_best(path)) {
+            const std::filesystem::path checkpoint = checkpoint_path(path, best->step);
+            if (verify_checkpoint(checkpoint).empty()) return checkpoint;
+        }
+        if (const auto latest = find_latest_valid(path)) return *latest;
+        fail(Exit::missing_input, "{} is a run without a checkpoint yet; train it first", path.string());
+    }
+    fail(Exit::missing_input, "{} holds neither config.json nor checkpoints; give a checkpoint, a Hugging Face model directory or a run directory", path.string());
+}
+
+}  // namespace flanmoe

@@ -1,0 +1,56 @@
+// flanmoe train: one stage of training in a run directory, resumed by itself when the same command is given again.
+#include "cli/commands.hpp"
+#include "cli/config_arguments.hpp"
+#include "core/log.hpp"
+#include "train/run_directory.hpp"
+#include "train/trainer.hpp"
+
+#include <CLI/CLI.hpp>
+#include <omp.h>
+
+#include <memory>
+
+namespace flanmoe::cli {
+
+namespace {
+
+struct Options {
+    ConfigArguments config;
+    std::string run;
+    int64_t max_steps = -1;
+    double max_minutes = -1;
+};
+
+void train(const Options& options) {
+    Config config = options.config.load();
+    if (options.max_steps >= 0) config.train.max_steps = options.max_steps;
+    if (options.max_minutes >= 0) config.train.max_minutes = options.max_minutes;
+    if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
+
+    RunDirectory run(options.run, config);
+    Stop stop(config.train.max_minutes);
+    try {
+        if (Trainer(config, run, stop).run() != Ending::interrupted) return;
+    } catch (const Error& error) {
+        run.write_status({.state = "failed", .message = error.what(), .steps = config.train.steps});
+        throw;
+    }
+    info("stopped by {}; saved; the same command goes on from here", stop.reason());
+    throw CLI::RuntimeError(static_cast<int>(Exit::preempted));
+}
+
+}  // namespace
+
+void add_train(CLI::App& program) {
+    auto options = std::make_shared<Options>();
+    CLI::App* command = program.add_subcommand("train", "Train one stage (pretrain, instruct, finetune); goes on by itself where it stopped");
+    options->config.add_to(command);
+    command->add_option("--run", options->run, "run directory: checkpoints, metrics, logs")->required()->type_name("DIR");
+    command->add_option("--max-steps", options->max_steps, "stop after so many steps of this invocation, saved (exit code 75)")->check(CLI::NonNegativeNumber);
+    command->add_option("--max-minutes", options->max_minutes, "stop after so many minutes, saved (exit code 75)")->check(CLI::NonNegativeNumber);
+    command->footer("Example:\n  flanmoe train configs/model/toy-switch.toml configs/recipe/toy-instruct.toml --run runs/instruct --set train.steps=2000\n\n"
+                    "USR1, USR2, TERM and Ctrl-C save and exit with code 75; the same command then goes on.");
+    command->callback([options] { train(*options); });
+}
+
+}  // namespace flanmoe::cli

@@ -1,0 +1,235 @@
+#include "train/trainer.hpp"
+
+#include "checkpoint/checkpoint.hpp"
+#include "checkpoint/resolve.hpp"
+#include "core/log.hpp"
+#include "model/flops.hpp"
+#include "optim/schedule.hpp"
+#include "train/benchmark.hpp"
+#include "train/run_output.hpp"
+#include "train/signals.hpp"
+#include "train/summary.hpp"
+#include "train/training_state.hpp"
+#include "train/watch.hpp"
+
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+namespace flanmoe {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+DType compute_type(const TrainConfig& config) { return config.dtype == Precision::bf16 ? DType::bf16 : DType::f32; }
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
+    auto tokenizer = Tokenizer::load(config.data.tokenizer, config.data.sentinels);
+    tokenizer->check_fits(config.model.vocab_size, config.model.pad_id, config.model.eos_id);
+    return tokenizer;
+}
+
+// A larger value of the metric is better, except for the loss.
+bool improves(const EvalConfig& config, double value, double best) {
+    return config.metric == "loss" ? value < best - config.min_delta : value > best + config.min_delta;
+}
+
+}  // namespace
+
+struct Trainer::State {
+    Config config;
+    RunDirectory& directory;
+    const std::filesystem::path& run;
+    AnswerMetrics answer_metrics;
+    std::shared_ptr<const Tokenizer> tokenizer;
+    Transformer model;
+    std::unique_ptr<Optimizer> optimizer;
+    std::unique_ptr<Loader> loader;
+    std::vector<Batch> validation;
+    Context context;
+    ExtraFiles tokenizer_files;
+    std::unique_ptr<RunOutput> output;
+
+    RunState at;               // step, counters, best value: what a checkpoint's state.json holds
+    int64_t saved_step = -1;   // newest checkpoint
+    Clock::time_point last_save = Clock::now();
+    Stop& stop;
+    int64_t steps_here = 0;    // made by this invocation
+    double matmul_rate = 0;    // of this machine, for the share of the peak
+
+    State(Config c, RunDirectory& r, Stop& s, AnswerMetrics m)
+        : config(std::move(c)), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), model(config.model), stop(s) {}
+
+    void open();
+    void start_weights();
+    void resume(const std::filesystem::path& checkpoint);
+    void save(const char* why);
+    void rollback();
+    bool train_one();
+    void validate_now();
+    Ending loop();
+    LossCoefficients coefficients() const { return {config.train.balance_loss, config.train.router_z_loss, config.train.output_z_loss}; }
+};
+
+void Trainer::State::open() {
+    remove_leftovers(run);
+    loader = std::make_unique<Loader>(config.data, tokenizer);
+    if (!config.data.validation.empty()) validation = validation_batches(config.data, *tokenizer);
+    model.parameters().allocate(compute_type(config.train), true);
+    optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
+    tokenizer_files = files_of(*tokenizer);
+    at.best = config.eval.metric == "loss" ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
+    if (const auto checkpoint = find_latest_valid(run)) {
+        resume(*checkpoint);
+    } else {
+        start_weights();
+    }
+    matmul_rate = flanmoe::matmul_rate(compute_type(config.train), 768, 4);
+    output = std::make_unique<RunOutput>(directory, config, at.step);
+}
+
+void Trainer::State::start_weights() {
+    if (config.train.start_from.empty()) {
+        model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
+        return;
+    }
+    const std::filesystem::path source = resolve_checkpoint(config.train.start_from);
+    load_model(source, model.parameters());
+    if (!config.train.reset_optimizer) load_optimizer(source, optimizer->state());
+    info("starting from the weights of {}", source.string());
+}
+
+void Trainer::State::resume(const std::filesystem::path& checkpoint) {
+    load_model(checkpoint, model.parameters());
+    load_optimizer(checkpoint, optimizer->state());
+    at = RunState::from_json(read_training_state(checkpoint).state_json, checkpoint.string());
+    loader->restore(LoaderState::from_json(at.loader));
+    saved_step = at.step;
+    info("resuming at step {} from {}", at.step, checkpoint.string());
+}
+
+void Trainer::State::save(const char* why) {
+    at.loader = loader->state().to_json();
+    TrainingState state{at.to_json(), to_toml(config), optimizer->state()};
+    CheckpointOptions options;
+    options.keep_last = config.train.keep_last;
+    options.keep_every = config.train.keep_every;
+    options.model.shard_bytes = static_cast<int64_t>(config.train.shard_gigabytes * 1e9);
+    options.model.row_tokens = config.data.encoder_length;
+    const SaveResult result = save_checkpoint(run, at.step, config.model, model.parameters(), state, tokenizer_files, options);
+    last_save = Clock::now();
+    if (!result) {
+        warn("step {}: the checkpoint was not saved ({}); training goes on, the previous checkpoint is untouched", at.step, result.problem);
+        return;
+    }
+    saved_step = at.step;
+    output->saved(at.step, result.path, result.seconds, why);
+    if (!result.problem.empty()) warn("{}", result.problem);
+}
+
+// Weights and optimizer of the last checkpoint, but the data that follows now: the batches that led here are not repeated.
+void Trainer::State::rollback() {
+    const auto checkpoint = find_latest_valid(run);
+    if (!checkpoint) fail(Exit::diverged, "step {}: there is no checkpoint to go back to yet; save more often (train.save_every) or choose another policy", at.step);
+    load_model(*checkpoint, model.parameters());
+    load_optimizer(*checkpoint, optimizer->state());
+    const Watch watch = at.watch;
+    const RunState saved = RunState::from_json(read_training_state(*checkpoint).state_json, checkpoint->string());
+    at.step = saved.step;
+    at.watch = watch;
+    output->rewind(at.step);
+}
+
+// One step; false if it was rolled back.
+bool Trainer::State::train_one() {
+    const auto start = Clock::now();
+    const StepBatch batches = loader->next();
+    const double waited = since(start);
+    const StepGradients step = compute_gradients(context, model, batches, coefficients(), static_cast<uint64_t>(config.train.seed), at.step);
+    const double rate = learning_rate(config.optimizer, at.step, config.train.steps);
+    const Verdict verdict = at.watch.judge(config.train, step, at.step);
+    if (verdict == Verdict::rollback) {
+        rollback();
+        return false;
+    }
+    if (verdict == Verdict::apply) apply_gradients(context, model, *optimizer, step, config.train.gradient_clip, at.step, rate);
+    context.arena.reset();
+    ++at.step, ++steps_here;
+    for (const Batch& b : batches) at.tokens += b.real_tokens();
+    StepFigures figures;
+    figures.seconds = since(start), figures.waited = waited, figures.rate = rate;
+    for (const Batch& b : batches) {
+        figures.tokens += b.real_tokens();
+        figures.flops += 3 * forward_flops(config.model, {b.rows, b.encoder_length, b.decoder_length});
+    }
+    figures.matmul_rate = matmul_rate, figures.tokens_seen = at.tokens;
+    output->step(at.step, summarise(step, figures, at.watch));
+    return true;
+}
+
+void Trainer::State::validate_now() {
+    if (validation.empty()) return;
+    Pass pass{.context = context, .parameters = model.parameters(), .config = config.model, .route_rows_alone = true};
+    LossSums sums;
+    for (const Batch& batch : validation) sums.add(model.evaluate(pass, batch));
+    context.arena.reset();
+    Metrics metrics = summarise_validation(sums);
+    if (answer_metrics && config.eval.samples > 0) {
+        for (const auto& [name, value] : answer_metrics(context, model)) metrics.emplace_back(name, value);
+        context.arena.reset();
+    }
+    output->validation(at.step, metrics);
+    const double value = metric(metrics, config.eval.metric, std::numeric_limits<double>::quiet_NaN());
+    at.validations_without_improvement += 1;
+    if (improves(config.eval, value, at.best)) {
+        at.best = value, at.best_step = at.step, at.validations_without_improvement = 0;
+        if (config.eval.keep_best) {
+            if (saved_step != at.step) save("best so far");
+            if (saved_step == at.step) mark_best(run, {at.step, config.eval.metric, value});
+        }
+    }
+}
+
+Ending Trainer::State::loop() {
+    const EvalConfig& eval = config.eval;
+    while (at.step < config.train.steps) {
+        if (config.train.max_steps > 0 && steps_here >= config.train.max_steps) stop.request(fmt::format("the limit of {} steps (train.max_steps)", config.train.max_steps));
+        if (stop.requested()) {
+            if (saved_step != at.step) save("stopped");
+            return Ending::interrupted;
+        }
+        if (!train_one()) continue;
+        const bool last = at.step == config.train.steps;
+        if (last || (eval.every > 0 && at.step % eval.every == 0)) validate_now();
+        if (eval.patience > 0 && at.validations_without_improvement >= eval.patience) {
+            info("step {}: {} has not improved for {} validations; stopping early", at.step, eval.metric, eval.patience);
+            if (saved_step != at.step) save("early stop");
+            return Ending::early;
+        }
+        const bool due = (config.train.save_every > 0 && at.step % config.train.save_every == 0) || (config.train.save_minutes > 0 && since(last_save) >= 60 * config.train.save_minutes);
+        if ((due || last) && saved_step != at.step) save(last ? "end" : "schedule");
+    }
+    return Ending::done;
+}
+
+Trainer::Trainer(Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics)
+    : state_(std::make_unique<State>(std::move(config), run, stop, std::move(answer_metrics))) {
+    state_->open();
+}
+Trainer::~Trainer() = default;
+
+Ending Trainer::run() {
+    const Ending ending = state_->loop();
+    // A save that failed at the very end must not pass for success.
+    if (state_->saved_step != state_->at.step) fail(Exit::io, "the last checkpoint (step {}) could not be saved; free some space in {} and run the same command again", state_->at.step, state_->run.string());
+    if (ending == Ending::interrupted) {
+        state_->output->finish("stopped", state_->stop.reason());
+    } else {
+        state_->output->finish("done", ending == Ending::early ? "stopped early" : "all steps made");
+    }
+    return ending;
+}
+
+}  // namespace flanmoe

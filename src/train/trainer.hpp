@@ -1,0 +1,44 @@
+// The training loop of one stage: steps, validation, checkpoints, and what to do about trouble.
+//
+// A run lives in one directory and resumes by itself: the newest valid checkpoint gives weights, optimizer, data position and counters, and every number that
+// is drawn is a function of the step, so a resumed run repeats the uninterrupted one bit by bit.
+#pragma once
+
+#include "config/config.hpp"
+#include "data/loader.hpp"
+#include "model/transformer.hpp"
+#include "train/run_directory.hpp"
+#include "train/signals.hpp"
+#include "train/step.hpp"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace flanmoe {
+
+/// Why a run ended.
+enum class Ending : uint8_t {
+    done,          ///< all steps made
+    early,         ///< early stopping
+    interrupted,   ///< signal, max_steps or max_minutes; saved, resumable (exit 75)
+};
+
+/// Measures the model on the validation set by generating: called with the model, gives named values ("exact_match", ...).
+using AnswerMetrics = std::function<std::vector<std::pair<std::string, double>>(Context&, const Transformer&)>;
+
+class Trainer {
+public:
+    /// Opens data and model and resumes the run directory if it holds a checkpoint. `run` and `stop` must outlive the trainer.
+    Trainer(Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics = {});
+    ~Trainer();
+    Ending run();
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace flanmoe
