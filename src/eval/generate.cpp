@@ -1,10 +1,12 @@
 #include "eval/generate.hpp"
 
 #include "core/parallel.hpp"
+#include "eval/batching.hpp"
 #include "model/decoding.hpp"
 #include "ops/elementwise.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -12,6 +14,10 @@
 namespace flanmoe {
 
 namespace {
+
+void require_finite(bool finite) {
+    if (!finite) fail(Exit::diverged, "the model's outputs are not finite numbers; its training diverged or the checkpoint is damaged (see inspect --stats)");
+}
 
 constexpr double impossible = -std::numeric_limits<double>::infinity();
 
@@ -21,6 +27,7 @@ public:
     LogProbabilities(Context& context, const Tensor& logits, int64_t valid_ids) : vocabulary_(logits.cols()), values_(static_cast<size_t>(logits.elements())) {
         ops::cast(context, logits, Tensor(values_.data(), DType::f64, logits.shape));
         const int64_t valid = valid_ids > 0 ? std::min(valid_ids, vocabulary_) : vocabulary_;
+        std::atomic<bool> finite = true;
         parallel_for(logits.rows(), 1, [&](int64_t begin, int64_t end) {
             for (int64_t r = begin; r < end; ++r) {
                 double* x = values_.data() + r * vocabulary_;
@@ -29,9 +36,11 @@ public:
                 double sum = 0;
                 for (int64_t v = 0; v < valid; ++v) sum += std::exp(x[v] - largest);
                 const double log_sum = largest + std::log(sum);
+                if (!std::isfinite(log_sum)) finite = false;
                 for (int64_t v = 0; v < valid; ++v) x[v] -= log_sum;
             }
         });
+        require_finite(finite);
     }
     const double* row(int64_t r) const { return values_.data() + r * vocabulary_; }
     int64_t vocabulary() const { return vocabulary_; }
@@ -40,13 +49,6 @@ private:
     int64_t vocabulary_;
     std::vector<double> values_;
 };
-
-Pass evaluation_pass(Context& context, const Transformer& model) {
-    // Evaluation reads the weights only.
-    return Pass{.context = context, .parameters = const_cast<ParameterStore&>(model.parameters()), .config = model.config(), .route_rows_alone = true};
-}
-
-int32_t most_probable(const double* p, int64_t n) { return static_cast<int32_t>(std::max_element(p, p + n) - p); }
 
 // Draws from the distribution sharpened by temperature and cut by top-k and top-p.
 int32_t sample(const double* log_p, int64_t n, const GenerationSettings& settings, double draw) {
@@ -69,24 +71,99 @@ int32_t sample(const double* log_p, int64_t n, const GenerationSettings& setting
     return order[count - 1];
 }
 
+struct Choice {
+    int32_t id = 0;
+    double log_probability = 0;
+};
+
+// The most probable of the first `valid` ids, the lowest of equal ones; false if no output is finite.
+template <class T>
+bool most_probable(const T* logits, int64_t valid, bool score, Choice& choice) {
+    T largest = -std::numeric_limits<T>::infinity();
+#pragma omp simd reduction(max : largest)
+    for (int64_t v = 0; v < valid; ++v) largest = logits[v] > largest ? logits[v] : largest;
+    if (!std::isfinite(largest)) return false;
+    choice.id = static_cast<int32_t>(std::find(logits, logits + valid, largest) - logits);
+    if (!score) return true;
+    double sum = 0;
+    for (int64_t v = 0; v < valid; ++v) sum += std::exp(static_cast<double>(logits[v] - largest));
+    choice.log_probability = -std::log(sum);
+    return true;
+}
+
+// The next token of every row.
+class Chooser {
+public:
+    Chooser(Context& context, const GenerationSettings& settings, int64_t vocabulary)
+        : context_(context), settings_(settings), valid_(settings.valid_ids > 0 ? std::min(settings.valid_ids, vocabulary) : vocabulary) {}
+
+    /// `inputs[r]` is the input that row r continues, t the position.
+    std::vector<Choice> choose(const Tensor& logits, const std::vector<size_t>& inputs, int64_t t) const {
+        return settings_.temperature > 0 ? draw(logits, inputs, t) : logits.dtype == DType::f64 ? greedy<double>(logits) : greedy<float>(logits);
+    }
+
+private:
+    template <class T>
+    std::vector<Choice> greedy(const Tensor& logits) const {
+        std::vector<Choice> choices(static_cast<size_t>(logits.rows()));
+        std::atomic<bool> finite = true;
+        parallel_for(logits.rows(), 8, [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r) {
+                if (!most_probable(logits.as<T>() + r * logits.ld, valid_, settings_.scores, choices[static_cast<size_t>(r)])) finite = false;
+            }
+        });
+        require_finite(finite);
+        return choices;
+    }
+    std::vector<Choice> draw(const Tensor& logits, const std::vector<size_t>& inputs, int64_t t) const {
+        const LogProbabilities p(context_, logits, settings_.valid_ids);
+        std::vector<Choice> choices(inputs.size());
+        parallel_for(static_cast<int64_t>(inputs.size()), 1, [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r) {
+                const size_t i = static_cast<size_t>(r);
+                const RandomKey key{settings_.seed, static_cast<uint32_t>(settings_.first_row + static_cast<int64_t>(inputs[i])), 0, Purpose::sampling};
+                const int32_t id = sample(p.row(r), valid_, settings_, RandomStream(key, static_cast<uint64_t>(2 * t)).uniform());
+                choices[i] = {id, p.row(r)[id]};
+            }
+        });
+        return choices;
+    }
+
+    Context& context_;
+    const GenerationSettings& settings_;
+    int64_t valid_;
+};
+
 std::vector<Generated> generate_single(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
     Pass pass = evaluation_pass(context, model);
     DecoderCache cache(model, pass, inputs, 1, settings.max_new_tokens);
+    const Chooser chooser(context, settings, model.config().vocab_size);
     std::vector<Generated> results(static_cast<size_t>(inputs.rows));
-    std::vector<int32_t> next(results.size(), static_cast<int32_t>(model.config().decoder_start_id));
-    size_t running = results.size();
-    for (int64_t t = 0; t < settings.max_new_tokens && running > 0; ++t) {
+    std::vector<size_t> row_input(results.size());  // which input each row of the cache continues
+    std::iota(row_input.begin(), row_input.end(), size_t{0});
+    std::vector<int32_t> next(results.size(), static_cast<int32_t>(model.config().decoder_start_id)), running;
+    for (int64_t t = 0; t < settings.max_new_tokens; ++t) {
         Arena::Scope scope(context.arena);
-        const LogProbabilities p(context, cache.step(pass, next), settings.valid_ids);
-        for (size_t r = 0; r < results.size(); ++r) {
-            if (results[r].ended) continue;
-            const double* row = p.row(static_cast<int64_t>(r));
-            const RandomKey key{settings.seed, static_cast<uint32_t>(settings.first_row + static_cast<int64_t>(r)), 0, Purpose::sampling};
-            next[r] = settings.temperature > 0 ? sample(row, p.vocabulary(), settings, RandomStream(key, static_cast<uint64_t>(2 * t)).uniform()) : most_probable(row, p.vocabulary());
-            results[r].ids.push_back(next[r]);
-            results[r].score += row[next[r]];
-            if (next[r] == model.config().eos_id) results[r].ended = true, --running;
+        const std::vector<Choice> choices = chooser.choose(cache.step(pass, next), row_input, t);
+        running.clear();
+        for (size_t r = 0; r < choices.size(); ++r) {
+            Generated& result = results[row_input[r]];
+            if (result.ended) continue;
+            next[r] = choices[r].id;
+            result.ids.push_back(choices[r].id);
+            result.score += choices[r].log_probability;
+            result.ended = choices[r].id == model.config().eos_id;
+            if (!result.ended) running.push_back(static_cast<int32_t>(r));
         }
+        if (running.empty()) break;
+        if (4 * running.size() > 3 * choices.size()) continue;  // moving the caches costs more than a few rows that have ended
+        cache.keep(running);
+        for (size_t r = 0; r < running.size(); ++r) {
+            row_input[r] = row_input[static_cast<size_t>(running[r])];
+            next[r] = next[static_cast<size_t>(running[r])];
+        }
+        row_input.resize(running.size());
+        next.resize(running.size());
     }
     return results;
 }
@@ -198,6 +275,7 @@ std::vector<Generated> generate_beams(Context& context, const Transformer& model
 std::vector<Generated> generate(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
     if (settings.max_new_tokens < 1 || settings.beams < 1) fail(Exit::usage, "generation needs at least one new token and one beam; raise max_new_tokens or beams");
     if (settings.beams > 1 && settings.temperature > 0) fail(Exit::usage, "beam search and sampling exclude each other; set beams to 1 or temperature to 0");
+    if (!model.config().encoder_decoder) fail(Exit::usage, "only encoder-decoder models can generate; this model is decoder-only");
     Arena::Scope scope(context.arena);
     return settings.beams > 1 ? generate_beams(context, model, inputs, settings) : generate_single(context, model, inputs, settings);
 }

@@ -23,6 +23,7 @@ struct GenerationSettings {
     double top_p = 1.0;      ///< sampling: the smallest set of most probable tokens that holds so much mass
     uint64_t seed = 0;       ///< sampling: row r draws from a stream of its own
     int64_t first_row = 0;   ///< number of row 0 among all that are generated with this seed
+    bool scores = true;      ///< false: greedy results carry no score, which saves the log-sum over the vocabulary
     int64_t valid_ids = 0;   ///< ids from here on are never produced (rows of the embedding table without a piece); 0 = all may be
 };
 
@@ -32,7 +33,8 @@ struct Generated {
     bool ended = false;        ///< false: cut at max_new_tokens
 };
 
-/// One result a row of `inputs` (encoder side of a batch); for beams > 1 the best finished sequence.
+/// One result a row of `inputs` (encoder side of a batch); for beams > 1 the best finished sequence. A row's result does not depend on the others.
+/// Exit::usage for a decoder-only model or settings that exclude each other, Exit::diverged if the model's outputs are not finite.
 std::vector<Generated> generate(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings);
 
 }  // namespace flanmoe

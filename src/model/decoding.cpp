@@ -5,6 +5,7 @@
 #include "ops/matmul.hpp"
 #include "ops/norm.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace flanmoe {
@@ -50,8 +51,9 @@ DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& in
         if (attention->cross) {
             caches_[s].memory = context.allocate(pass.type(), {rows_, source_length_, 2 * inner});
         } else {
-            for (Tensor* t : {&caches_[s].keys, &caches_[s].values, &caches_[s].spare_keys, &caches_[s].spare_values})
-                *t = context.allocate(pass.type(), {rows_, max_length, inner});
+            for (Tensor* t : {&caches_[s].keys, &caches_[s].values}) *t = context.allocate(pass.type(), {rows_, max_length, inner});
+            if (beams > 1)
+                for (Tensor* t : {&caches_[s].spare_keys, &caches_[s].spare_values}) *t = context.allocate(pass.type(), {rows_, max_length, inner});
         }
     }
     Arena::Scope scope(context.arena);
@@ -84,9 +86,7 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
     copy_rows(fused.columns(inner, inner), at_position(cache.keys), rows_, inner, 3 * inner, max_length_ * inner);
     copy_rows(fused.columns(2 * inner, inner), at_position(cache.values), rows_, inner, 3 * inner, max_length_ * inner);
 
-    // The caches are [rows, max_length, I]; positions not decoded yet are hidden as padding.
-    std::vector<int32_t> visible(static_cast<size_t>(rows_ * max_length_), 0);
-    for (int64_t r = 0; r < rows_; ++r) std::fill_n(visible.begin() + r * max_length_, position_ + 1, 1);
+    // The caches are [rows, max_length, I]; causality keeps attention away from positions that are not decoded yet.
     ops::AttentionArgs args;
     args.q = Tensor(fused.data, fused.dtype, {rows_, 1, inner}, 3 * inner);
     args.k = cache.keys;
@@ -95,7 +95,6 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
     args.bias_table = pass.weight(layer.bias);
     args.buckets = {config.buckets, config.max_distance, false};
     args.causal = true;
-    args.key_segments = upload(context, visible, {rows_, max_length_});
     args.query_offset = position_;
     args.out = context.allocate(pass.type(), {rows_, 1, inner});
     ops::attention(context, args);
@@ -163,6 +162,7 @@ void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
     const int64_t inner = model_.config().heads * model_.config().d_kv, size = size_of(pass.type());
     for (LayerCache& cache : caches_) {
         if (!cache.keys) continue;
+        require(cache.spare_keys.data != nullptr, "a cache for several beams");
         const auto gather = [&](const Tensor& from, const Tensor& to) {
             parallel_for(rows_, 8, [&](int64_t begin, int64_t end) {
                 for (int64_t r = begin; r < end; ++r) {
@@ -176,6 +176,28 @@ void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
         std::swap(cache.keys, cache.spare_keys);
         std::swap(cache.values, cache.spare_values);
     }
+}
+
+void DecoderCache::keep(std::span<const int32_t> rows) {
+    require(std::is_sorted(rows.begin(), rows.end()) && !rows.empty() && rows.back() < rows_, "ascending rows of the cache");
+    // Rows move towards the front, in order: none is overwritten before it has moved.
+    const auto compact = [&](Tensor& t, int64_t used) {
+        if (!t) return;
+        const int64_t stride = t.elements() / rows_ * size_of(t.dtype), bytes = used * size_of(t.dtype);
+        char* data = static_cast<char*>(t.data);
+        for (size_t r = 0; r < rows.size(); ++r) std::memmove(data + static_cast<int64_t>(r) * stride, data + rows[r] * stride, static_cast<size_t>(bytes));
+        t.shape.sizes[0] = static_cast<int64_t>(rows.size());
+    };
+    const int64_t inner = model_.config().heads * model_.config().d_kv;
+    for (LayerCache& cache : caches_) {
+        compact(cache.keys, position_ * inner);
+        compact(cache.values, position_ * inner);
+        compact(cache.spare_keys, 0);
+        compact(cache.spare_values, 0);
+        compact(cache.memory, source_length_ * 2 * inner);
+    }
+    compact(memory_segments_, source_length_);
+    rows_ = static_cast<int64_t>(rows.size());
 }
 
 }  // namespace flanmoe

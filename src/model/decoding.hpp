@@ -21,13 +21,15 @@ public:
     Tensor step(Pass& pass, const std::vector<int32_t>& ids);
     /// Row r continues what row source[r] has decoded so far.
     void reorder(Pass& pass, std::span<const int32_t> source);
+    /// Goes on with these rows only (ascending); they become rows 0, 1, ...
+    void keep(std::span<const int32_t> rows);
     int64_t rows() const { return rows_; }
     int64_t position() const { return position_; }
 
 private:
     struct LayerCache {
         Tensor keys, values;      ///< self: [rows, max_length, I]
-        Tensor spare_keys, spare_values;
+        Tensor spare_keys, spare_values;  ///< where reorder gathers to; with beams only
         Tensor memory;            ///< cross: [rows, S, 2I]
     };
     Tensor self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache);

@@ -1,0 +1,123 @@
+// flanmoe eval: a model on JSONL task files: a table, JSON, and what it made of every example.
+#include "cli/commands.hpp"
+#include "cli/model_argument.hpp"
+#include "cli/table.hpp"
+#include "core/file.hpp"
+#include "core/log.hpp"
+#include "core/progress.hpp"
+#include "eval/evaluate.hpp"
+#include "eval/report.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <chrono>
+#include <memory>
+
+namespace flanmoe::cli {
+
+namespace {
+
+struct Arguments {
+    ModelArgument model;
+    std::vector<std::string> files;
+    std::string out, malformed = "fail";
+    EvalSettings settings;
+    bool json = false, table = false, no_loss = false, no_generation = false, no_options = false;
+};
+
+std::string percent(const std::optional<double>& share) { return share ? fmt::format("{:.1f}", 100 * *share) : "-"; }
+std::string nats(const std::optional<double>& loss) { return loss ? fmt::format("{:.4f}", *loss) : "-"; }
+
+std::string table_of(const std::vector<TaskResult>& tasks) {
+    Table table({{"task", Align::left}, {"examples", Align::right}, {"loss", Align::right}, {"exact match", Align::right}, {"F1", Align::right}, {"ROUGE-L", Align::right},
+                 {"accuracy", Align::right}, {"by length", Align::right}, {"majority", Align::right}});
+    double majority = 0;
+    int64_t examples = 0;
+    for (const TaskResult& t : tasks) {
+        table.add({t.name, thousands(static_cast<int64_t>(t.examples.size())), nats(t.loss), percent(t.exact_match), percent(t.f1), percent(t.rouge_l), percent(t.accuracy),
+                   percent(t.accuracy_by_length), percent(t.majority)});
+        majority += t.majority / static_cast<double>(tasks.size());
+        examples += static_cast<int64_t>(t.examples.size());
+    }
+    const auto mean = [&](std::optional<double> TaskResult::* value) { return mean_over_tasks(tasks, value); };
+    table.add({fmt::format("mean of {} task{}", tasks.size(), tasks.size() == 1 ? "" : "s"), thousands(examples), nats(mean(&TaskResult::loss)), percent(mean(&TaskResult::exact_match)),
+               percent(mean(&TaskResult::f1)), percent(mean(&TaskResult::rouge_l)), percent(mean(&TaskResult::accuracy)), percent(mean(&TaskResult::accuracy_by_length)),
+               percent(majority)});
+    return table.text();
+}
+
+void warn_about(const std::vector<TaskResult>& tasks, const EvalSettings& settings) {
+    int64_t inputs = 0, targets = 0, unfinished = 0, unanswerable = 0, malformed = 0;
+    for (const TaskResult& t : tasks)
+        inputs += t.inputs_cut, targets += t.targets_cut, unfinished += t.unfinished, unanswerable += t.unanswerable, malformed += t.malformed;
+    if (inputs) warn("{} inputs were longer than {} tokens and lost their end (--max-input-tokens)", thousands(inputs), settings.max_inputs);
+    if (targets) warn("{} examples had targets or options longer than {} tokens, which lost their end (--max-target-tokens)", thousands(targets), settings.max_targets);
+    if (unfinished) warn("{} answers were cut at {} tokens (--max-new-tokens)", thousands(unfinished), settings.generation.max_new_tokens);
+    if (unanswerable) warn("{} examples accept none of their options as an answer; they count as wrong in the accuracy", thousands(unanswerable));
+    if (malformed) warn("{} malformed lines were skipped", thousands(malformed));
+}
+
+void write_results(const std::filesystem::path& folder, const std::vector<TaskResult>& tasks, const std::string& summary) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) fail(Exit::cannot_create, "cannot create the folder {}: {}; check the path and its permissions", folder.string(), error.message());
+    std::string answers;
+    for (const TaskResult& task : tasks) answers += answers_jsonl(task);
+    write_file_atomically(folder / "answers.jsonl", answers);
+    write_file_atomically(folder / "summary.json", summary);
+    write_file_atomically(folder / "table.txt", table_of(tasks));
+}
+
+void run(Arguments& a) {
+    a.settings.malformed = a.malformed == "skip" ? MalformedPolicy::skip : MalformedPolicy::fail;
+    a.settings.loss = !a.no_loss, a.settings.generate = !a.no_generation, a.settings.options = !a.no_options;
+    const LoadedModel loaded = a.model.load();
+    const auto start = std::chrono::steady_clock::now();
+    Progress progress("evaluating");
+    a.settings.progress = [&](double fraction, const std::string& note) { progress.update(fraction, note); };
+    Context context;
+    const std::vector<TaskResult> tasks = evaluate_files(context, *loaded.model, *loaded.tokenizer, a.files, a.settings);
+    progress.finish();
+    const std::string summary = summary_json(tasks, loaded.path);
+    if (!a.out.empty()) write_results(a.out, tasks, summary);
+    if (a.json) fmt::print("{}", summary);
+    if (a.table || !a.json) fmt::print("{}", table_of(tasks));
+    std::fflush(stdout);
+    warn_about(tasks, a.settings);
+    info("evaluated in {:.1f} s{}", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), a.out.empty() ? "" : "; results are in " + a.out);
+}
+
+}  // namespace
+
+void add_eval(CLI::App& program) {
+    auto a = std::make_shared<Arguments>();
+    EvalSettings& s = a->settings;
+    CLI::App& command = *program.add_subcommand("eval", "Evaluate a model on JSONL task files: loss, exact match, F1, ROUGE-L, and accuracy by scoring given options");
+    a->model.add_to(command);
+    command.add_option("FILES", a->files, "JSONL task files, and folders of them: every file is a task")->required();
+    command.add_option("--out", a->out, "Folder for answers.jsonl (every example), summary.json and table.txt");
+    command.add_option("--batch", s.batch.rows, "Most examples computed together")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--batch-tokens", s.batch.tokens, "Most input tokens computed together, padding included")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--max-new-tokens", s.generation.max_new_tokens, "Tokens after which an answer is cut")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--max-input-tokens", s.max_inputs, "Longer inputs lose their end (end mark included)")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--max-target-tokens", s.max_targets, "Longer targets and options lose their end")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--beams", s.generation.beams, "Beams of the search; 1 = greedy")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--length-penalty", s.generation.length_penalty, "With beams: scores are divided by length to this power")->capture_default_str();
+    command.add_option("--limit", s.limit, "Only so many examples of each file, the first ones; 0 = all")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command.add_option("--inputs-key", s.keys.inputs, "Field of the inputs; may be repeated: the first that a line has")->allow_extra_args(false)->capture_default_str();
+    command.add_option("--targets-key", s.keys.targets, "Field of the targets; the same")->allow_extra_args(false)->capture_default_str();
+    command.add_option("--options-key", s.keys.options, "Field of the options to choose from")->capture_default_str();
+    command.add_option("--remove-suffix", s.keys.remove_suffix, "Cut this from the end of every target and option");
+    command.add_option("--malformed", a->malformed, "Malformed lines: fail, or skip (and count)")->check(CLI::IsMember({"fail", "skip"}))->capture_default_str();
+    command.add_flag("--no-loss", a->no_loss, "Leave out the loss");
+    command.add_flag("--no-generation", a->no_generation, "Leave out what needs generated answers");
+    command.add_flag("--no-options", a->no_options, "Leave out the scoring of options");
+    command.add_flag("--json", a->json, "Print the summary as JSON instead of the table");
+    command.add_flag("--table", a->table, "Print the table too, with --json");
+    command.footer("Example:\n  flanmoe eval runs/base toyworld/seen --out results\n\n"
+                   "Loss: mean negative log-likelihood of a token of the first accepted answer. Exact match and F1: SQuAD's normalisation, best over the accepted answers.\n"
+                   "Accuracy: the most probable option is an accepted answer; \"by length\": most probable per token. Majority: exact match of the file's most frequent answer.");
+    command.callback([a] { run(*a); });
+}
+
+}  // namespace flanmoe::cli

@@ -1,0 +1,67 @@
+#include "cli/model_argument.hpp"
+
+#include "checkpoint/checkpoint.hpp"
+#include "checkpoint/model_directory.hpp"
+#include "core/file.hpp"
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+namespace flanmoe::cli {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path model_folder(const std::string& given) {
+    const fs::path folder = given;
+    if (!fs::exists(folder)) fail(Exit::missing_input, "checkpoint {} does not exist; check the path", given);
+    if (fs::exists(folder / "config.json") || !fs::is_directory(folder / "checkpoints")) return folder;
+    const std::optional<fs::path> newest = find_latest_valid(folder);
+    if (!newest) fail(Exit::missing_input, "the run {} has no checkpoint yet; name another, or train it first", given);
+    return *newest;
+}
+
+// How many sentinels the model's own tokenizer files name; T5's 100 if there are none.
+int64_t sentinels_of(const fs::path& folder) {
+    const fs::path path = folder / "tokenizer_config.json";
+    if (!fs::exists(path)) return 100;
+    const nlohmann::json json = nlohmann::json::parse(read_file(path), nullptr, false);
+    if (json.is_discarded() || !json.is_object()) fail(Exit::bad_data, "{} is not a JSON object; get the tokenizer's files again", path.string());
+    if (!json.contains("additional_special_tokens") || !json["additional_special_tokens"].is_array()) return 100;
+    int64_t count = 0;
+    for (const nlohmann::json& token : json["additional_special_tokens"]) {
+        const nlohmann::json& name = token.is_object() && token.contains("content") ? token["content"] : token;
+        count += name.is_string() && name.get_ref<const std::string&>().starts_with("<extra_id_");
+    }
+    return count;
+}
+
+}  // namespace
+
+void ModelArgument::add_to(CLI::App& command) {
+    command.add_option("CHECKPOINT", checkpoint, "Model directory (ours or Hugging Face's), checkpoint, or folder of a run: its newest checkpoint")->required();
+    command.add_option("--tokenizer", tokenizer, "spiece.model or its folder, if the model's folder has none");
+    command.add_option("--dtype", dtype, "Precision of the computation: f32, bf16 or f64")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, DType>{{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}}).description(""))
+        ->type_name("DTYPE")
+        ->default_str("f32");
+}
+
+LoadedModel ModelArgument::load() const {
+    const fs::path folder = model_folder(checkpoint);
+    LoadedModel loaded;
+    loaded.path = folder.string();
+    loaded.model = std::make_unique<Transformer>(read_model_config(folder));
+    const fs::path vocabulary = tokenizer.empty() ? folder : fs::path(tokenizer);
+    if (tokenizer.empty() && !fs::exists(folder / "spiece.model"))
+        fail(Exit::missing_input, "{} has no spiece.model; name the model's vocabulary with --tokenizer", folder.string());
+    loaded.tokenizer = Tokenizer::load(vocabulary, sentinels_of(folder));
+    const ModelConfig& config = loaded.model->config();
+    loaded.tokenizer->check_fits(config.vocab_size, config.pad_id, config.eos_id);
+    loaded.model->parameters().allocate(dtype, false);
+    load_model(folder, loaded.model->parameters());
+    return loaded;
+}
+
+}  // namespace flanmoe::cli

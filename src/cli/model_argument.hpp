@@ -1,0 +1,33 @@
+// The model that a command line names: ours or any Hugging Face directory of the T5 family, with its vocabulary.
+#pragma once
+
+#include "data/tokenizer.hpp"
+#include "model/transformer.hpp"
+
+#include <memory>
+#include <string>
+
+namespace CLI {
+class App;
+}
+
+namespace flanmoe::cli {
+
+struct LoadedModel {
+    std::string path;  ///< of the model directory
+    std::unique_ptr<Transformer> model;
+    std::shared_ptr<const Tokenizer> tokenizer;
+};
+
+struct ModelArgument {
+    std::string checkpoint, tokenizer;
+    DType dtype = DType::f32;
+
+    /// CHECKPOINT, --tokenizer and --dtype.
+    void add_to(CLI::App& command);
+    /// Weights without gradients. A folder of a run stands for its newest valid checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
+    /// vocabulary that does not fit the model.
+    LoadedModel load() const;
+};
+
+}  // namespace flanmoe::cli

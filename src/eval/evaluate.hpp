@@ -1,0 +1,80 @@
+// Evaluation of a model on task files: the loss of the wanted answers, answers by generation, and accuracy by scoring the options that an example gives.
+//
+// All files are evaluated together, in batches of examples of like length, whichever file they are of; no result depends on that. Inputs longer than
+// max_inputs tokens lose their end, as in training with truncation = "keep_start"; targets and options longer than max_targets too; both are counted.
+#pragma once
+
+#include "data/examples.hpp"
+#include "data/tokenizer.hpp"
+#include "eval/batching.hpp"
+#include "eval/generate.hpp"
+#include "eval/text_metrics.hpp"
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace flanmoe {
+
+struct EvalSettings {
+    GenerationSettings generation;  ///< valid_ids follows the tokenizer
+    BatchLimits batch;
+    int64_t max_inputs = 512;   ///< tokens of an input, end mark included
+    int64_t max_targets = 512;  ///< the same of targets and options
+    int64_t limit = 0;          ///< at most so many examples of a file, the first ones; 0 = all
+    bool loss = true, generate = true, options = true;  ///< what is evaluated
+    ExampleKeys keys;
+    MalformedPolicy malformed = MalformedPolicy::fail;
+    std::function<void(double fraction, const std::string& note)> progress;  ///< called now and then if set
+};
+
+/// What the model made of one example.
+struct Answer {
+    std::string output;             ///< generated text
+    bool ended = false;             ///< false: cut at max_new_tokens
+    TextScores scores;              ///< of the output
+    double nll = 0;                 ///< sum over the tokens of the first accepted answer, natural logarithm
+    int64_t target_tokens = 0;      ///< how many those are, end mark included
+    std::vector<double> option_log_p;  ///< log-probability of each option as the target
+    std::vector<int64_t> option_tokens;
+    int64_t choice = -1, choice_by_length = -1;  ///< most probable option, in sum and per token (the first of equal ones); -1 without options
+    bool answerable = false;  ///< one of the options is an accepted answer, letter by letter
+    bool chosen_right = false, chosen_right_by_length = false;  
+    bool input_cut = false, target_cut = false;
+};
+
+struct TaskResult {
+    std::string name;
+    std::string file;
+    std::vector<TaskExample> examples;
+    std::vector<Answer> answers;  ///< one an example
+    int64_t malformed = 0;        ///< lines skipped by policy
+
+    std::optional<double> loss;                                ///< mean nll of a target token
+    std::optional<double> exact_match, f1, rouge1, rouge2, rouge_l;  ///< means over examples
+    std::optional<double> accuracy, accuracy_by_length;        ///< over the examples with options
+    double majority = 0;          ///< exact match of always giving the file's most frequent answer
+    std::string majority_answer;  ///< that answer, normalised
+    int64_t unanswerable = 0;     ///< examples none of whose options is an accepted answer
+    int64_t with_options = 0, inputs_cut = 0, targets_cut = 0, unfinished = 0;
+};
+
+/// One result a file, in order. Folders stand for their .jsonl files; a task's name is its file's, without the extension (below a folder: with the
+/// path inside it). Exit::missing_input, Exit::bad_data (file, line and remedy) for what cannot be read; Exit::usage for a decoder-only model or a
+/// vocabulary that does not fit.
+std::vector<TaskResult> evaluate_files(Context& context, const Transformer& model, const Tokenizer& tokenizer, const std::vector<std::string>& paths,
+                                       const EvalSettings& settings);
+/// The same for examples in memory, as one task.
+TaskResult evaluate_examples(Context& context, const Transformer& model, const Tokenizer& tokenizer, std::vector<TaskExample> examples,
+                             const EvalSettings& settings, std::string name = "");
+
+/// exact_match, f1 and rouge_l of generated answers: validation during training. The tokens of `generation.max_new_tokens` bound the time.
+std::vector<std::pair<std::string, double>> answer_metrics(Context& context, const Transformer& model, const Tokenizer& tokenizer,
+                                                           const std::vector<TaskExample>& examples, EvalSettings settings = {});
+
+/// Unweighted mean over the tasks that have the value; empty if none has.
+std::optional<double> mean_over_tasks(const std::vector<TaskResult>& results, std::optional<double> TaskResult::* value);
+
+}  // namespace flanmoe

@@ -1,0 +1,103 @@
+#include "eval/report.hpp"
+
+#include <nlohmann/json.hpp>
+
+namespace flanmoe {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Generated text may hold anything; what is not UTF-8 is replaced.
+std::string text_of(const Json& json, int indent = -1) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
+
+struct Value {
+    const char* name;
+    std::optional<double> TaskResult::* member;
+};
+constexpr Value values[] = {
+    {"loss", &TaskResult::loss},     {"exact_match", &TaskResult::exact_match}, {"f1", &TaskResult::f1},
+    {"rouge1", &TaskResult::rouge1}, {"rouge2", &TaskResult::rouge2},           {"rouge_l", &TaskResult::rouge_l},
+    {"accuracy", &TaskResult::accuracy}, {"accuracy_by_length", &TaskResult::accuracy_by_length},
+};
+
+Json task_json(const TaskResult& task) {
+    Json json;
+    json["task"] = task.name;
+    json["file"] = task.file;
+    json["examples"] = task.examples.size();
+    for (const Value& value : values)
+        if (const auto& found = task.*value.member) json[value.name] = *found;
+    json["majority"] = task.majority;
+    json["majority_answer"] = task.majority_answer;
+    json["with_options"] = task.with_options;
+    json["unanswerable"] = task.unanswerable;
+    json["inputs_cut"] = task.inputs_cut;
+    json["targets_cut"] = task.targets_cut;
+    json["unfinished"] = task.unfinished;
+    json["malformed"] = task.malformed;
+    return json;
+}
+
+}  // namespace
+
+std::string answers_jsonl(const TaskResult& task) {
+    std::string lines;
+    for (size_t i = 0; i < task.examples.size(); ++i) {
+        const TaskExample& example = task.examples[i];
+        const Answer& answer = task.answers[i];
+        Json json;
+        json["task"] = task.name;
+        json["line"] = example.line;
+        json["inputs"] = example.inputs;
+        json["targets"] = example.targets;
+        if (task.exact_match) {
+            json["output"] = answer.output;
+            json["ended"] = answer.ended;
+            json["exact_match"] = answer.scores.exact_match;
+            json["f1"] = answer.scores.f1;
+            json["rouge1"] = answer.scores.rouge1;
+            json["rouge2"] = answer.scores.rouge2;
+            json["rouge_l"] = answer.scores.rouge_l;
+        }
+        if (task.loss) {
+            json["nll"] = answer.nll;
+            json["target_tokens"] = answer.target_tokens;
+        }
+        if (answer.choice >= 0) {
+            json["options"] = example.options;
+            json["option_log_p"] = answer.option_log_p;
+            json["option_tokens"] = answer.option_tokens;
+            json["choice"] = answer.choice;
+            json["choice_by_length"] = answer.choice_by_length;
+            json["chosen_right"] = answer.chosen_right;
+            json["chosen_right_by_length"] = answer.chosen_right_by_length;
+        }
+        if (answer.input_cut) json["input_cut"] = true;
+        if (answer.target_cut) json["target_cut"] = true;
+        lines += text_of(json) + "\n";
+    }
+    return lines;
+}
+
+std::string summary_json(const std::vector<TaskResult>& tasks, const std::string& checkpoint) {
+    Json json;
+    json["checkpoint"] = checkpoint;
+    json["tasks"] = Json::array();
+    double majority = 0;
+    int64_t examples = 0;
+    for (const TaskResult& task : tasks) {
+        json["tasks"].push_back(task_json(task));
+        majority += task.majority / static_cast<double>(tasks.size());
+        examples += static_cast<int64_t>(task.examples.size());
+    }
+    Json& mean = json["mean"];
+    mean["tasks"] = tasks.size();
+    mean["examples"] = examples;
+    for (const Value& value : values)
+        if (const auto found = mean_over_tasks(tasks, value.member)) mean[value.name] = *found;
+    mean["majority"] = majority;
+    return text_of(json, 1) + "\n";
+}
+
+}  // namespace flanmoe
