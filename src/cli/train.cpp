@@ -2,6 +2,7 @@
 #include "cli/commands.hpp"
 #include "cli/config_arguments.hpp"
 #include "core/log.hpp"
+#include "eval/evaluate.hpp"
 #include "train/run_directory.hpp"
 #include "train/trainer.hpp"
 
@@ -21,6 +22,19 @@ struct Options {
     double max_minutes = -1;
 };
 
+// Answers to evenly spaced validation examples, generated and scored; nothing if eval.samples is 0.
+AnswerMetrics answers_to_validation(const Config& config) {
+    if (config.eval.samples == 0) return {};
+    const auto tokenizer = Tokenizer::load(config.data.tokenizer, config.data.sentinels);
+    std::vector<TaskExample> all = read_examples(config.data.validation, example_keys(config.data), config.data.malformed), examples;
+    const size_t wanted = std::min(all.size(), static_cast<size_t>(config.eval.samples));
+    for (size_t i = 0; i < wanted; ++i) examples.push_back(std::move(all[i * all.size() / wanted]));
+    EvalSettings settings;
+    settings.max_inputs = config.data.encoder_length, settings.max_targets = config.data.decoder_length;
+    settings.generation.max_new_tokens = config.data.decoder_length;
+    return [=](Context& context, const Transformer& model) { return answer_metrics(context, model, *tokenizer, examples, settings); };
+}
+
 void train(const Options& options) {
     Config config = options.config.load();
     if (options.max_steps >= 0) config.train.max_steps = options.max_steps;
@@ -30,7 +44,7 @@ void train(const Options& options) {
     RunDirectory run(options.run, config);
     Stop stop(config.train.max_minutes);
     try {
-        if (Trainer(config, run, stop).run() != Ending::interrupted) return;
+        if (Trainer(config, run, stop, answers_to_validation(config)).run() != Ending::interrupted) return;
     } catch (const Error& error) {
         run.write_status({.state = "failed", .message = error.what(), .steps = config.train.steps});
         throw;
