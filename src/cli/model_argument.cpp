@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <omp.h>
 
 namespace flanmoe::cli {
 
@@ -46,9 +47,11 @@ void ModelArgument::add_to(CLI::App& command) {
         ->transform(CLI::CheckedTransformer(std::map<std::string, DType>{{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}}).description(""))
         ->type_name("DTYPE")
         ->default_str("f32");
+    command.add_option("--threads", threads, "Threads; 0 = one a core")->check(CLI::NonNegativeNumber)->capture_default_str();
 }
 
 LoadedModel ModelArgument::load() const {
+    if (threads > 0) omp_set_num_threads(threads);
     const fs::path folder = model_folder(checkpoint);
     LoadedModel loaded;
     loaded.path = folder.string();

@@ -22,8 +22,9 @@ struct LoadedModel {
 struct ModelArgument {
     std::string checkpoint, tokenizer;
     DType dtype = DType::f32;
+    int threads = 0;  ///< 0 = one a core
 
-    /// CHECKPOINT, --tokenizer and --dtype.
+    /// CHECKPOINT, --tokenizer, --dtype and --threads.
     void add_to(CLI::App& command);
     /// Weights without gradients. A folder of a run stands for its newest valid checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
     /// vocabulary that does not fit the model.
