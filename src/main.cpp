@@ -8,14 +8,14 @@ int main(int argc, char** argv) {
     program.set_version_flag("--version", "flanmoe 0.1.0");
     program.footer("Example:\n  flanmoe COMMAND --help\n\nErrors are one sentence; exit codes: 64 usage or config, 65 bad data, 66 missing input, 75 stopped and resumable, "
                    "80 bad checkpoint.");
+    flanmoe::cli::add_config(program);
     flanmoe::cli::add_tokenizer(program);
     flanmoe::cli::add_data(program);
-    flanmoe::cli::add_config(program);
     flanmoe::cli::add_train(program);
-    flanmoe::cli::add_bench(program);
-    flanmoe::cli::add_parity(program);
-    flanmoe::cli::add_inspect(program);
     flanmoe::cli::add_eval(program);
     flanmoe::cli::add_generate(program);
+    flanmoe::cli::add_inspect(program);
+    flanmoe::cli::add_bench(program);
+    flanmoe::cli::add_parity(program);
     return flanmoe::cli::run(program, argc, argv);
 }

@@ -11,18 +11,17 @@ class App;
 namespace flanmoe::cli {
 
 void add_config(CLI::App& program);
-void add_data(CLI::App& program);
 void add_tokenizer(CLI::App& program);
-void add_bench(CLI::App& program);
-void add_train(CLI::App& program);
+void add_data(CLI::App& program);
 void add_data_toyworld(CLI::App& data_command);  ///< below `data`
-void add_inspect(CLI::App& program);
+void add_train(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
+void add_inspect(CLI::App& program);
+void add_bench(CLI::App& program);
+void add_parity(CLI::App& program);
 
 /// Parses the command line, runs the chosen subcommand and returns the exit code; errors become one line on standard error.
 int run(CLI::App& program, int argc, char** argv);
-
-void add_parity(CLI::App& program);
 
 }  // namespace flanmoe::cli

@@ -42,12 +42,6 @@ std::vector<std::string> flag_names(const CLI::App& app) {
     return names;
 }
 
-std::string join(const std::vector<std::string>& names) {
-    std::string list;
-    for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
-    return list;
-}
-
 // One sentence for a command line that CLI11 refused.
 std::string explain(CLI::App& program, const CLI::ParseError& error) {
     const CLI::App& app = *innermost(&program);
@@ -59,10 +53,10 @@ std::string explain(CLI::App& program, const CLI::ParseError& error) {
             const std::string flag = rest.substr(0, rest.find('='));
             return fmt::format("{}unknown option {}{}; {}", subject, flag, suggestion(flag, flag_names(app)), help);
         }
-        if (!commands.empty()) return fmt::format("{}unknown command {}{}; there are {}", subject, rest, suggestion(rest, commands), join(commands));
+        if (!commands.empty()) return fmt::format("{}unknown command {}{}; there are {}", subject, rest, suggestion(rest, commands), fmt::join(commands, ", "));
         return fmt::format("{}unexpected argument {}; {}", subject, rest, help);
     }
-    if (!commands.empty() && dynamic_cast<const CLI::RequiredError*>(&error)) return fmt::format("{}a command is missing; there are {}", subject, join(commands));
+    if (!commands.empty() && dynamic_cast<const CLI::RequiredError*>(&error)) return fmt::format("{}a command is missing; there are {}", subject, fmt::join(commands, ", "));
     return fmt::format("{}{}; {}", subject, error.what(), help);
 }
 

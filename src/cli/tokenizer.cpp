@@ -7,7 +7,6 @@
 #include "data/tokenizer.hpp"
 #include "data/vocabulary.hpp"
 
-
 #include <iostream>
 #include <sstream>
 

@@ -1,0 +1,16 @@
+#include "cli/config_arguments.hpp"
+
+#include <CLI/CLI.hpp>
+
+namespace flanmoe::cli {
+
+void ConfigArguments::add_to(CLI::App* command) {
+    command->add_option("files", files, "TOML files, merged left to right")->type_name("FILE");
+    // One value a flag, so that a file may follow it.
+    command->add_option("--set", settings, "one option, over all files: section.key=value (repeatable)")->type_name("KEY=VALUE")->expected(1)->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+Config ConfigArguments::load() const { return load_config({files.begin(), files.end()}, settings); }
+
+}  // namespace flanmoe::cli
