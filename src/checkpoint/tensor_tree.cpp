@@ -61,7 +61,7 @@ struct Node {
     }
 };
 
-// "0-3, 5".
+// "0-3,5".
 std::string ranges(const std::vector<int64_t>& numbers) {
     std::string text;
     for (size_t i = 0; i < numbers.size();) {

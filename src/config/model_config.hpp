@@ -12,7 +12,6 @@
 
 namespace flanmoe {
 
-
 /// How one stack routes. Switch, GShard, ST-MoE and T5X top-k are all token_choice with other settings.
 struct RoutingConfig {
     RouterKind kind = RouterKind::token_choice;

@@ -19,11 +19,14 @@ struct FeedForwardSaved {
     Tensor activated;  ///< [N, F]
 };
 
-/// The records wi (or wi_0, wi_1) and wo of one feed-forward, or of every expert if experts > 0; prefix ends before ".wi".
+/// The records wi (or wi_0, wi_1) of one feed-forward, or of every expert if experts > 0; prefix ends before ".wi".
 std::vector<Parameter> feed_forward_input_records(const ModelConfig& config, const std::string& prefix, bool gated, int64_t d_ff, int64_t experts);
+/// The record wo of the same.
 Parameter feed_forward_output_record(const ModelConfig& config, const std::string& prefix, int64_t d_ff, int64_t experts);
 
+/// Declares the records of one dense feed-forward under `prefix` ("encoder.block.0.layer.1.DenseReluDense").
 FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
+/// delta [N, D]; first_token, the index of row 0 among the tokens of the step's batch, keys the dropout.
 Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved);
 /// Gradient of x; adds to the weights' gradients. Overwrites saved.inner.
 Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, const Tensor& d_delta, const FeedForwardSaved& saved);

@@ -30,7 +30,9 @@ struct MoeSaved {
 /// What a stack's routing means to the operation, in training or in evaluation.
 ops::RouteRule rule_of(const RoutingConfig& routing, bool training);
 
+/// Declares the records of router and experts under `prefix` ("encoder.block.1.layer.1.mlp").
 MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder);
+/// delta [N, D].
 Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved);
 /// Gradient of x, router losses included; adds to the weights' gradients. Overwrites what the forward saved.
 Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved);

@@ -43,7 +43,7 @@ struct TransformerSaved {
 
 class Transformer {
 public:
-    /// Declares every parameter; allocates nothing. Exit::usage for shapes that cannot be.
+    /// Declares every parameter; allocates nothing. The shapes have been checked: validate() for a config, read_model_config() for a checkpoint.
     explicit Transformer(const ModelConfig& config);
 
     const ModelConfig& config() const { return config_; }

@@ -2,7 +2,7 @@
 //
 //   {"kind":"train","step":20,"loss":3.25,...}
 //
-// Names are the ones of metric_names below; values that are not finite are written as null, which JSON has. On resume the file is cut after the
+// The usual names are those of metric_name below; values that are not finite are written as null, which JSON has. On resume the file is cut after the
 // last line of the resumed step, so that no step stands twice.
 #pragma once
 
@@ -19,7 +19,7 @@ using Metrics = std::vector<std::pair<std::string, double>>;
 /// The value of a name; `missing` if there is none.
 double metric(const Metrics& metrics, std::string_view name, double missing = 0);
 
-/// Names of the training record, with their units. Progress lines and reports look for these.
+/// Names of the training record, with their units, that progress lines and reports look for; summary.cpp adds others.
 namespace metric_name {
 constexpr const char* loss = "loss";                    ///< sum of the terms below with their coefficients
 constexpr const char* cross_entropy = "cross_entropy";  ///< nats a target token
@@ -30,9 +30,9 @@ constexpr const char* learning_rate = "learning_rate";
 constexpr const char* gradient_norm = "gradient_norm";  ///< before clipping
 constexpr const char* tokens = "tokens";                ///< real tokens seen since the stage began
 constexpr const char* tokens_per_second = "tokens_per_second";  ///< real encoder and decoder tokens
-constexpr const char* flops_per_second = "flops_per_second";    ///< of matrix products
+constexpr const char* flops_per_second = "flops_per_second";    ///< model operations, forward x 3 (model/flops.hpp)
 constexpr const char* peak_share = "peak_share";                ///< flops_per_second / measured peak, in [0, 1]
-constexpr const char* expert_load = "expert_load";              ///< tokens of the busiest expert / mean, before drops
+constexpr const char* expert_load = "expert_load";              ///< rows kept by the busiest expert / mean over experts
 constexpr const char* utilization = "utilization";              ///< slots used / slots
 constexpr const char* dropped = "dropped";                      ///< share of tokens that no expert took
 constexpr const char* confidence = "confidence";                ///< mean gate of what was dispatched

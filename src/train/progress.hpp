@@ -1,6 +1,6 @@
 // What a training run shows: on a terminal a bar with the time left that stays on one line, elsewhere one plain line a record. Standard error.
 //
-//   step 120/1000 | loss 3.213 | lr 1.0e-03 | grad 0.87 | 15.2k tok/s | 310 GFLOP/s (71 %) | load 1.4 | drop 2.1 % | 0:42 left
+//   step 120/1000 | loss 3.213 | grad 0.87 | 0:42 left | lr 1.0e-03 | 15.2k tok/s | 310 GFLOP/s (71 %) | load 1.40 | drop 2.1 %
 #pragma once
 
 #include "train/metrics.hpp"

@@ -14,7 +14,7 @@ namespace flanmoe {
 
 /// CRC-32C (Castagnoli), as SSE 4.2 computes it.
 uint32_t crc32c(std::string_view bytes);
-/// The checksum of a checksum-carrying record: rotated and shifted, so that the CRC of data that holds a CRC stays meaningful.
+/// The checksum as records hold it: rotated, with a constant added, so that the CRC of data that holds a CRC stays meaningful.
 uint32_t masked_crc32c(std::string_view bytes);
 
 /// One framed record each; wall_time in seconds since 1970.
