@@ -91,15 +91,17 @@ class RandomStream {
 public:
     explicit RandomStream(RandomKey key, uint64_t position = 0) : key_(key), position_(position) {}
     uint32_t bits() { return random_bits(key_, position_++); }
-    double uniform() { return static_cast<double>((uint64_t{bits()} << 21) ^ (bits() >> 11)) * 0x1p-53; }  ///< [0, 1), 53 bits
-    /// Uniform integer in [0, bound), bound >= 1, without modulo bias.
-    uint64_t below(uint64_t bound) {
-        const unsigned __int128 wide = static_cast<unsigned __int128>((uint64_t{bits()} << 32) | bits()) * bound;
-        return static_cast<uint64_t>(wide >> 64);
-    }
+    double uniform() { return static_cast<double>(bits64() >> 11) * 0x1p-53; }  ///< [0, 1), 53 bits
+    /// Uniform integer in [0, bound), bound >= 1; no value is more probable than another by more than 2^-64.
+    uint64_t below(uint64_t bound) { return static_cast<uint64_t>((static_cast<unsigned __int128>(bits64()) * bound) >> 64); }
     uint64_t position() const { return position_; }
 
 private:
+    uint64_t bits64() {
+        const uint64_t high = bits();  // two statements: the operands of one expression may be evaluated in any order
+        return high << 32 | bits();
+    }
+
     RandomKey key_;
     uint64_t position_;
 };
