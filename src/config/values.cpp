@@ -195,7 +195,8 @@ void assign(Config& config, const Option& option, const Value& value) {
 }
 
 std::string format_value(const Config& config, const Option& option) {
-    const Field field = option.at(const_cast<Config&>(config));  // only read below
+    Config copy = config;  // fields are pointers to what may be written
+    const Field field = option.at(copy);
     return std::visit(Overloaded{
                           [](bool* p) -> std::string { return *p ? "true" : "false"; },
                           [](int64_t* p) { return std::to_string(*p); },

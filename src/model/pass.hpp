@@ -19,7 +19,7 @@ struct LossScales {
 
 struct Pass {
     Context& context;
-    ParameterStore& parameters;
+    const ParameterStore& parameters;  ///< its tensors are views: gradients are written through them
     const ModelConfig& config;
     bool training = false;          ///< dropout and jitter on, capacity and second policy of training
     bool route_rows_alone = false;  ///< every row is a routing group of its own, whatever the config says: evaluation and generation
