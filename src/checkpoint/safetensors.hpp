@@ -67,7 +67,6 @@ public:
     const std::filesystem::path& path() const { return path_; }
     const std::vector<TensorEntry>& entries() const { return entries_; }  ///< in the order of the data
     const std::map<std::string, std::string>& metadata() const { return metadata_; }
-    int64_t file_bytes() const { return file_bytes_; }
     const TensorEntry* find(std::string_view name) const;  ///< null if there is none
     const TensorEntry& at(std::string_view name) const;    ///< Exit::bad_checkpoint if there is none
 

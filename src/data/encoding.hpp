@@ -19,10 +19,4 @@ int64_t find_invalid_utf8(std::string_view bytes);
 /// before it, and `invalid` is its offset, otherwise -1.
 std::string to_utf8(std::string_view bytes, Encoding encoding, int64_t& invalid);
 
-/// First offset >= `from` at which a UTF-8 character begins (or the end).
-inline size_t next_character(std::string_view text, size_t from) {
-    while (from < text.size() && (static_cast<unsigned char>(text[from]) & 0xc0) == 0x80) ++from;
-    return from;
-}
-
 }  // namespace flanmoe

@@ -1,7 +1,5 @@
 #include "model/flops.hpp"
 
-#include <algorithm>
-
 namespace flanmoe {
 
 namespace {
@@ -32,10 +30,6 @@ double forward_flops(const ModelConfig& c, const SequenceShape& shape) {
     double decoder = rows * t * (layers * (projections + 2.0 * t * inner) + feed_forwards(c, c.decoder_layers, c.decoder_sparse, c.decoder_routing));
     if (c.encoder_decoder) decoder += rows * layers * (t * (4.0 * d * inner + 4.0 * s * inner) + s * 4.0 * d * inner);  // q and o of the target, k and v of the source
     return encoder + decoder + rows * t * 2.0 * d * static_cast<double>(c.vocab_size);
-}
-
-double flops_per_token(const ModelConfig& c, const SequenceShape& shape) {
-    return forward_flops(c, shape) / static_cast<double>(shape.rows * std::max<int64_t>(1, shape.source + shape.target));
 }
 
 }  // namespace flanmoe

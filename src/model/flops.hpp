@@ -1,4 +1,4 @@
-// Floating-point operations and parameter counts of a model, without building it.
+// Floating-point operations of a model, without building it.
 //
 // A multiply and an add count as two. Counted: matrix products of projections, feed-forwards (k experts a token, no capacity slack), router and output layer, and
 // the two products of attention (causal self-attention: half of the square). Not counted: embedding lookup, norms, softmax, recomputation. Backward = twice
@@ -15,7 +15,5 @@ struct SequenceShape {
 
 /// Forward operations of one batch; training is three times that.
 double forward_flops(const ModelConfig& config, const SequenceShape& shape);
-/// Forward operations per token of either stack, averaged over source + target, as the papers' GFLOPs/token.
-double flops_per_token(const ModelConfig& config, const SequenceShape& shape);
 
 }  // namespace flanmoe

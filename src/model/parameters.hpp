@@ -56,17 +56,15 @@ public:
     const std::vector<Parameter>& records() const { return records_; }
     std::vector<Parameter>& records() { return records_; }
     const Parameter* find(std::string_view name) const;  ///< by pattern name; null if there is none
-    int64_t flat_elements() const { return flat_; }      ///< length of the flat arrays, alignment gaps included (gaps are zero)
-    int64_t parameter_count() const;                     ///< without gaps
+    int64_t parameter_count() const;
 
     DType compute_type() const { return compute_type_; }
     DType master_type() const { return accumulate_type(compute_type_); }
     Tensor master(const Parameter& p, int64_t expert = 0) const { return view(master_, master_type(), p, expert); }
     Tensor gradient(const Parameter& p, int64_t expert = 0) const { return view(gradient_, master_type(), p, expert); }
     Tensor compute(const Parameter& p, int64_t expert = 0) const { return view(compute_, compute_type_, p, expert); }
-    Tensor flat_master() const { return Tensor(master_, master_type(), {flat_}); }
+    /// All gradients as one vector; the alignment gaps between groups are zero.
     Tensor flat_gradient() const { return Tensor(gradient_, master_type(), {flat_}); }
-    Tensor flat_compute() const { return Tensor(compute_, compute_type_, {flat_}); }
 
 private:
     static Tensor view(void* base, DType type, const Parameter& p, int64_t expert) {

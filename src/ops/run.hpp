@@ -5,8 +5,6 @@
 
 namespace flanmoe::ops {
 
-inline constexpr bool has_cuda = false;
-
 /// Runs the CPU implementation, on a CPU context.
 template <class Cpu>
 void dispatch(const Context& context, Cpu&& on_cpu) {
