@@ -1,30 +1,18 @@
 #include "cli/parity/case_model.hpp"
 
+#include "checkpoint/hf_config.hpp"
 #include "checkpoint/model_directory.hpp"
 
 namespace flanmoe::cli {
 
 namespace {
 
+// What the case says replaces the model's routing whole: a key that is absent means its default.
 void apply_routing(const ParityCase& given, const nlohmann::json& spec, RoutingConfig& routing) {
-    const std::string router = spec.at("router").get<std::string>();
-    if (router != "switch" && router != "gshard" && router != "top_k" && router != "expert_choice") given.malformed(fmt::format("there is no router \"{}\"", router));
     routing = {};
-    routing.kind = router == "expert_choice" ? RouterKind::expert_choice : RouterKind::token_choice;
-    routing.k = spec.value("k", int64_t{1});
-    routing.normalize = spec.value("normalize", false);
-    routing.prioritized = spec.value("prioritized", false);
-    routing.density = spec.value("density", "first") == "any" ? Density::any : Density::first;
-    const nlohmann::json second = spec.value("second", nlohmann::json::object());
-    const std::string policy = second.is_object() ? second.value("policy", "all") : "all";
-    if (policy != "all" && policy != "none" && policy != "threshold") given.malformed(fmt::format("second policy \"{}\" cannot be judged for a whole model", policy));
-    routing.second_eval = policy == "none" ? SecondPolicy::none : policy == "threshold" ? SecondPolicy::threshold : SecondPolicy::all;
-    routing.second_threshold = second.is_object() ? second.value("threshold", 0.2) : 0.2;
-    const nlohmann::json& capacity = spec.at("capacity");
-    routing.dropless = capacity.is_null();
-    routing.capacity = capacity.is_null() ? 0 : capacity.get<int64_t>();
-    routing.group_rows = spec.value("group", "row") == "batch" ? 0 : 1;
-    routing.route_padding = spec.value("route_padding", false);
+    parse_routing(spec.dump(), routing, (given.folder / "case.json").string());
+    if (!routing.dropless && routing.capacity < 1) given.malformed("routing has no capacity");
+    if (routing.second_eval == SecondPolicy::random) given.malformed("the second policy \"random\" cannot be judged for a whole model");
 }
 
 std::vector<int64_t> integers(const ParityCase& given, const std::string& name, int64_t& rows, int64_t& length) {

@@ -17,21 +17,16 @@ struct Difference {
     double got = 0, expected = 0;
 };
 
-bool starts_with(const std::string& text, const char* prefix) { return text.rfind(prefix, 0) == 0; }
-bool ends_with(const std::string& text, const std::string& suffix) {
-    return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
-}
-
 /// Error class of an entry, by its name; empty if no class has such a name.
 std::string class_of(const std::string& name) {
     static const std::set<std::string> losses = {"loss", "gradient_norm", "cross_entropy", "output_z", "balance", "z"};
     if (losses.contains(name)) return "loss";
     if (name == "logits" || name == "combine") return name;
     for (const char* prefix : {"gradient", "parameter", "state"})
-        if (starts_with(name, (std::string(prefix) + ".").c_str())) return prefix;
-    if (starts_with(name, "router.")) {
-        if (ends_with(name, ".logits") || ends_with(name, ".combine")) return "router";
-        if (ends_with(name, ".balance") || ends_with(name, ".z")) return "loss";
+        if (name.starts_with(std::string(prefix) + ".")) return prefix;
+    if (name.starts_with("router.")) {
+        if (name.ends_with(".logits") || name.ends_with(".combine")) return "router";
+        if (name.ends_with(".balance") || name.ends_with(".z")) return "loss";
     }
     return "";
 }
