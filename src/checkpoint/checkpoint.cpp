@@ -1,6 +1,7 @@
 #include "checkpoint/checkpoint.hpp"
 
 #include "checkpoint/hashed_file.hpp"
+#include "checkpoint/json_reader.hpp"
 #include "checkpoint/manifest.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
@@ -23,9 +24,11 @@ namespace fs = std::filesystem;
 
 constexpr const char* temporary_prefix = ".tmp-";
 constexpr const char* deleted_prefix = ".tmp-delete-";
+constexpr int64_t best_limit = int64_t{1} << 16;         // bytes of best.json
 constexpr int64_t small_files_bytes = int64_t{4} << 20;  // allowance for everything that is not a tensor
 
 fs::path folder_of(const fs::path& run) { return run / "checkpoints"; }
+fs::path best_path(const fs::path& run) { return folder_of(run) / "best.json"; }
 std::string directory_name(int64_t step) { return fmt::format("step-{:08}", step); }
 
 std::optional<int64_t> step_of_name(const std::string& name) {
@@ -205,6 +208,27 @@ void remove_leftovers(const fs::path& run) {
         fs::remove_all(path, error);
         if (error) warn("cannot remove {}, which an interrupted save left: {}", path.string(), error.message());
     }
+}
+
+void mark_best(const fs::path& run, const BestMark& mark) {
+    Json json;
+    json["step"] = mark.step;
+    json["metric"] = mark.metric;
+    json["value"] = mark.value;
+    write_file_atomically(best_path(run), json.dump(2) + "\n");
+}
+
+std::optional<BestMark> read_best(const fs::path& run) {
+    const fs::path path = best_path(run);
+    if (!fs::exists(path)) return {};
+    const std::string where = path.string();
+    const ParsedJson json = parse_json_object(read_file(path, best_limit), where);
+    const JsonReader reader(json, where);
+    BestMark mark;
+    mark.step = reader.integer("step", 0, int64_t{1} << 60);
+    mark.metric = reader.text("metric", "");
+    mark.value = reader.number("value", -1e300, 1e300, 0);
+    return mark;
 }
 
 SavedState read_training_state(const fs::path& checkpoint) {

@@ -33,8 +33,6 @@ bool inside(std::string name) {
 // A file of weights that the manifest does not know would be read in place of one that it does.
 bool is_weights(const std::string& name) { return name.starts_with("model") && name.find(".safetensors") != std::string::npos; }
 
-fs::path best_path(const fs::path& run) { return run / "checkpoints" / "best.json"; }
-
 }  // namespace
 
 int64_t write_manifest(const fs::path& directory, int64_t step, const FileHashes& hashes) {
@@ -108,27 +106,6 @@ std::vector<std::string> verify_checkpoint(const fs::path& checkpoint, bool quic
         problems.push_back(error.what());
     }
     return problems;
-}
-
-void mark_best(const fs::path& run, const BestMark& mark) {
-    Json json;
-    json["step"] = mark.step;
-    json["metric"] = mark.metric;
-    json["value"] = mark.value;
-    write_file_atomically(best_path(run), json.dump(2) + "\n");
-}
-
-std::optional<BestMark> read_best(const fs::path& run) {
-    const fs::path path = best_path(run);
-    if (!fs::exists(path)) return {};
-    const std::string where = path.string();
-    const ParsedJson json = parse_json_object(read_file(path, manifest_limit), where);
-    const JsonReader reader(json, where);
-    BestMark mark;
-    mark.step = reader.integer("step", 0, int64_t{1} << 60);
-    mark.metric = reader.text("metric", "");
-    mark.value = reader.number("value", -1e300, 1e300, 0);
-    return mark;
 }
 
 }  // namespace flanmoe

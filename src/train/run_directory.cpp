@@ -1,5 +1,6 @@
 #include "train/run_directory.hpp"
 
+#include "checkpoint/checkpoint.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
@@ -32,20 +33,6 @@ std::string host() {
 std::string owner() {
     const char* job = std::getenv("SLURM_JOB_ID");
     return fmt::format("process {} on {}{}", ::getpid(), host(), job ? fmt::format(", job {}", job) : "");
-}
-
-// Whether anything was learned here that another config would not go with.
-bool has_checkpoint(const fs::path& run) {
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(run / "checkpoints", error))
-        if (entry.path().filename().string().starts_with("step-")) return true;
-    return false;
-}
-
-std::string join(const std::vector<std::string>& items) {
-    std::string text;
-    for (const std::string& item : items) text += (text.empty() ? "" : "; ") + item;
-    return text;
 }
 
 }  // namespace
@@ -100,13 +87,13 @@ void RunDirectory::take_up(const Config& config) {
     const Config before = parse_config(read_file(this->config(), int64_t{1} << 20), this->config().string(), false);
     std::vector<std::string> refused, changed;
     for (const Difference& d : differences(before, config)) (d.may_change ? changed : refused).push_back(fmt::format("{} was {} and is {}", d.key, d.old_value, d.new_value));
-    if (!refused.empty() && !has_checkpoint(path_)) {  // a first try that failed before it saved: the corrected config begins anew
-        info("{} holds no checkpoint yet; beginning with the changed config ({})", path_.string(), join(refused));
+    if (!refused.empty() && list_checkpoints(path_).empty()) {  // a first try that failed before it saved: the corrected config begins anew
+        info("{} holds no checkpoint yet; beginning with the changed config ({})", path_.string(), fmt::join(refused, "; "));
         return;
     }
     if (!refused.empty())
-        fail(Exit::cannot_create, "{} belongs to a run with another config ({}); name another directory, or take the values back", path_.string(), join(refused));
-    if (!changed.empty()) info("changed since this run began: {}", join(changed));
+        fail(Exit::cannot_create, "{} belongs to a run with another config ({}); name another directory, or take the values back", path_.string(), fmt::join(refused, "; "));
+    if (!changed.empty()) info("changed since this run began: {}", fmt::join(changed, "; "));
     taken_up_ = true;
 }
 
