@@ -1,6 +1,7 @@
 #include "checkpoint/resolve.hpp"
 
 #include "checkpoint/checkpoint.hpp"
+#include "core/log.hpp"
 
 namespace flanmoe {
 
@@ -11,7 +12,9 @@ std::filesystem::path resolve_checkpoint(const std::filesystem::path& path) {
     if (std::filesystem::is_directory(path / "checkpoints", error)) {
         if (const auto best = read_best(path)) {
             const std::filesystem::path checkpoint = checkpoint_path(path, best->step);
-            if (verify_checkpoint(checkpoint).empty()) return checkpoint;
+            const std::vector<std::string> problems = verify_checkpoint(checkpoint);
+            if (problems.empty()) return checkpoint;
+            warn("passing over the best checkpoint {}: {}", checkpoint.string(), problems[0]);
         }
         if (const auto latest = find_latest_valid(path)) return *latest;
         fail(Exit::missing_input, "{} is a run without a checkpoint yet; train it first", path.string());

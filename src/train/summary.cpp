@@ -14,7 +14,7 @@ Metrics summarise_routing(const std::vector<RoutingReport>& reports) {
         const double mean = std::accumulate(r.load.begin(), r.load.end(), 0.0) / static_cast<double>(r.load.size());
         load += share(*std::max_element(r.load.begin(), r.load.end()), mean);
         utilization += share(r[S::rows], r[S::slots]);
-        dropped += 1 - share(r[S::reached], r[S::tokens]);
+        dropped += share(r[S::tokens] - r[S::reached], r[S::tokens]);
         confidence += share(r[S::gate], r[S::rows]);
         entropy += share(r[S::entropy], r[S::tokens]);
     }
