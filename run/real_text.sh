@@ -60,11 +60,10 @@ configs=$root/configs
     --set data.tokenizer="$out/vocabulary" --set data.train="[\"$out/instruct/train\"]" --set data.validation="[\"$out/instruct/valid\"]" \
     --set train.start_from="$out/pretrain" --set train.reset_optimizer=true "$@"
 
-# Evaluation on held-out instances, before and after instruction tuning.
-for stage in pretrain instruct-tuned; do
+# Evaluation on held-out instances, after and before instruction tuning.
+for stage in instruct-tuned pretrain; do
     [ -f "$out/eval/$stage/summary.json" ] && continue
     echo "$stage:"
-    "$flanmoe" eval "$out/$stage" "$out/instruct/test" --out "$out/eval/$stage" --inputs-key prompt --inputs-key question \
+    "$flanmoe" eval "$out/$stage" "$out/instruct/test" --dtype bf16 --out "$out/eval/$stage" --inputs-key prompt --inputs-key question \
         --targets-key completion --targets-key answer --remove-suffix '<|endoftext|>' --max-input-tokens 384 --max-target-tokens 192 --max-new-tokens 64
 done
-cat "$out/eval/instruct-tuned/table.txt"
