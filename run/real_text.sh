@@ -62,8 +62,9 @@ configs=$root/configs
 
 # Evaluation on held-out instances, after and before instruction tuning.
 for stage in instruct-tuned pretrain; do
-    [ -f "$out/eval/$stage/summary.json" ] && continue
+    [ -f "$out/eval/$stage/table.txt" ] ||
+        "$flanmoe" eval "$out/$stage" "$out/instruct/test" --out "$out/eval/$stage" --dtype bf16 --inputs-key prompt --inputs-key question --targets-key completion \
+            --targets-key answer --remove-suffix '<|endoftext|>' --max-input-tokens 384 --max-target-tokens 192 --max-new-tokens 64 > /dev/null
     echo "$stage:"
-    "$flanmoe" eval "$out/$stage" "$out/instruct/test" --dtype bf16 --out "$out/eval/$stage" --inputs-key prompt --inputs-key question \
-        --targets-key completion --targets-key answer --remove-suffix '<|endoftext|>' --max-input-tokens 384 --max-target-tokens 192 --max-new-tokens 64
+    cat "$out/eval/$stage/table.txt"
 done
