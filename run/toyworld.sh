@@ -2,8 +2,8 @@
 # The quickstart with five times the steps: the toy world learned well.
 #
 # Usage:    run/toyworld.sh [OUT=runs/toyworld]
-# Cost:     about 30 minutes on 2 cores; resumable: the same command goes on.
-# Expected: at least 80 % mean exact match over the seen families for both models; the recorded table is in run/README.md.
+# Cost:     20 to 40 minutes on 2 cores (estimated from the quickstart); resumable: the same command goes on.
+# Expected: at least 80 % mean exact match over the seen families for both models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 SCALE=${SCALE:-5} exec run/quickstart.sh "${1:-runs/toyworld}"
