@@ -1,7 +1,7 @@
 #include "cli/model_argument.hpp"
 
-#include "checkpoint/checkpoint.hpp"
 #include "checkpoint/model_directory.hpp"
+#include "checkpoint/resolve.hpp"
 #include "core/file.hpp"
 
 #include <CLI/CLI.hpp>
@@ -13,15 +13,6 @@ namespace flanmoe::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-fs::path model_folder(const std::string& given) {
-    const fs::path folder = given;
-    if (!fs::exists(folder)) fail(Exit::missing_input, "checkpoint {} does not exist; check the path", given);
-    if (fs::exists(folder / "config.json") || !fs::is_directory(folder / "checkpoints")) return folder;
-    const std::optional<fs::path> newest = find_latest_valid(folder);
-    if (!newest) fail(Exit::missing_input, "the run {} has no checkpoint yet; name another, or train it first", given);
-    return *newest;
-}
 
 // How many sentinels the model's own tokenizer files name; T5's 100 if there are none.
 int64_t sentinels_of(const fs::path& folder) {
@@ -41,7 +32,7 @@ int64_t sentinels_of(const fs::path& folder) {
 }  // namespace
 
 void ModelArgument::add_to(CLI::App& command) {
-    command.add_option("CHECKPOINT", checkpoint, "Model directory (ours or Hugging Face's), checkpoint, or folder of a run: its newest checkpoint")->required();
+    command.add_option("CHECKPOINT", checkpoint, "Model directory (ours or Hugging Face's), checkpoint, or folder of a run: its best or else its newest checkpoint")->required();
     command.add_option("--tokenizer", tokenizer, "spiece.model or its folder, if the model's folder has none");
     command.add_option("--dtype", dtype, "Precision of the computation: f32, bf16 or f64")
         ->transform(CLI::CheckedTransformer(std::map<std::string, DType>{{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}}).description(""))
@@ -52,7 +43,7 @@ void ModelArgument::add_to(CLI::App& command) {
 
 LoadedModel ModelArgument::load() const {
     if (threads > 0) omp_set_num_threads(threads);
-    const fs::path folder = model_folder(checkpoint);
+    const fs::path folder = resolve_checkpoint(checkpoint);
     LoadedModel loaded;
     loaded.path = folder.string();
     loaded.model = std::make_unique<Transformer>(read_model_config(folder));

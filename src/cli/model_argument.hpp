@@ -26,7 +26,7 @@ struct ModelArgument {
 
     /// CHECKPOINT, --tokenizer, --dtype and --threads.
     void add_to(CLI::App& command);
-    /// Weights without gradients. A folder of a run stands for its newest valid checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
+    /// Weights without gradients; sets the number of threads. A folder of a run stands for its best or else its newest checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
     /// vocabulary that does not fit the model.
     LoadedModel load() const;
 };
