@@ -120,16 +120,16 @@ void add_generate(CLI::App& program) {
     a->model.add_to(command);
     command.add_option("--prompt", a->prompts, "A prompt; may be repeated")->allow_extra_args(false);
     command.add_option("--file", a->file, "File with a prompt a line; without this and --prompt, lines of standard input. Empty lines are no prompts");
-    command.add_option("--max-new-tokens", s.max_new_tokens, "Tokens after which an output is cut")->check(CLI::PositiveNumber)->capture_default_str();
-    command.add_option("--max-input-tokens", a->max_inputs, "Longer prompts lose their end (end mark included)")->check(CLI::PositiveNumber)->capture_default_str();
-    command.add_option("--temperature", s.temperature, "Above 0: sample; 1 = the model's own distribution")->check(CLI::NonNegativeNumber)->capture_default_str();
-    command.add_option("--top-k", s.top_k, "Sample among the k most probable tokens; 0 = all")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command.add_option("--max-new-tokens", s.max_new_tokens, "Tokens after which an output is cut")->check(CLI::Range(1, 1000000))->capture_default_str();
+    command.add_option("--max-input-tokens", a->max_inputs, "Longer prompts lose their end (end mark included)")->check(CLI::Range(1, 1000000))->capture_default_str();
+    command.add_option("--temperature", s.temperature, "Above 0: sample; 1 = the model's own distribution")->check(CLI::Range(0.0, 1000.0))->capture_default_str();
+    command.add_option("--top-k", s.top_k, "Sample among the k most probable tokens; 0 = all")->check(CLI::Range(0, 1000000))->capture_default_str();
     command.add_option("--top-p", s.top_p, "Sample among the most probable tokens that hold so much probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
     command.add_option("--seed", s.seed, "Of sampling: prompt i always draws the same")->capture_default_str();
-    command.add_option("--beams", s.beams, "Beams of the search; 1 = none")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--beams", s.beams, "Beams of the search; 1 = none")->check(CLI::Range(1, 1000000))->capture_default_str();
     command.add_option("--length-penalty", s.length_penalty, "With beams: scores are divided by length to this power")->capture_default_str();
     command.add_flag("--early-stopping", s.early_stopping, "With beams: stop when as many outputs as beams have ended");
-    command.add_option("--batch", a->batch, "Prompts computed together")->check(CLI::PositiveNumber)->capture_default_str();
+    command.add_option("--batch", a->batch, "Prompts computed together")->check(CLI::Range(1, 1000000))->capture_default_str();
     command.add_flag("--jsonl", a->jsonl, "Print one JSON object a prompt: prompt, output, tokens, score, ended");
     command.footer("Examples:\n  flanmoe generate runs/base --prompt 'How many apples has Tom?'\n  flanmoe generate runs/base --temperature 0.7 --top-p 0.9 --seed 3 < prompts.txt\n"
                    "  flanmoe generate t5-small --prompt 'summarize: ...' --beams 4 --max-new-tokens 100");

@@ -38,7 +38,7 @@ void ModelArgument::add_to(CLI::App& command) {
         ->transform(CLI::CheckedTransformer(std::map<std::string, DType>{{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}}).description(""))
         ->type_name("DTYPE")
         ->default_str("f32");
-    command.add_option("--threads", threads, "Threads; 0 = one a core")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command.add_option("--threads", threads, "Threads; 0 = one a core")->check(CLI::Range(0, 1000000))->capture_default_str();
 }
 
 LoadedModel ModelArgument::load() const {

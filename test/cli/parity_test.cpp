@@ -74,7 +74,7 @@ int run_command(std::vector<std::string> words) {
 TEST_SUITE("cli/parity") {
     TEST_CASE("recorded cases pass") {
         int count = 0;
-        for (const std::string prefix : {"router-", "adamw", "buckets", "spans", "tokenizer"}) {
+        for (const std::string prefix : {"router-", "adamw", "buckets", "spans", "tokenizer", "metrics"}) {
             for (const fs::path& folder : recorded(prefix)) {
                 for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
                     CAPTURE(folder.string());
@@ -85,7 +85,7 @@ TEST_SUITE("cli/parity") {
                 ++count;
             }
         }
-        CHECK(count >= 18);
+        CHECK(count >= 19);
     }
 
     TEST_CASE("one per cent in the largest value of any tensor fails in f32") {
@@ -109,7 +109,7 @@ TEST_SUITE("cli/parity") {
                 }
             }
         }
-        for (const auto& [name, field] : {std::pair<std::string, const char*>{"buckets", "/tables/1/bucket/17"}, {"spans", "/examples/3/targets/1"}, {"tokenizer", "/rows/0/ids/2"}}) {
+        for (const auto& [name, field] : {std::pair<std::string, const char*>{"buckets", "/tables/1/bucket/17"}, {"spans", "/examples/3/targets/1"}, {"tokenizer", "/rows/0/ids/2"}, {"metrics", "/rows/6/rougeL"}}) {
             const fs::path copy = copy_case(folder, name);
             change_json(copy, [&](nlohmann::json& json) { json[nlohmann::json::json_pointer(field)] = 12345; });
             CHECK(verdict(copy) == Verdict::out_of_tolerance);

@@ -1,0 +1,253 @@
+// Evaluation of a random model: losses and option scores against single passes, independence of batches, counts, sums, JSON, and errors.
+#include "eval/evaluate.hpp"
+
+#include "data/fixtures.hpp"
+#include "eval/report.hpp"
+#include "model/small_models.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+
+using namespace flanmoe;
+using namespace flanmoe::testing;
+
+namespace {
+
+std::unique_ptr<Transformer> random_model(bool sparse = false, DType dtype = DType::f64) {
+    ModelConfig config = sparse ? test::small_switch() : test::small_t5(true);
+    config.vocab_size = small_tokenizer()->vocabulary_rows();
+    auto model = std::make_unique<Transformer>(config);
+    model->parameters().allocate(dtype, false);
+    model->parameters().initialise(11);
+    return model;
+}
+
+// Examples of uneven length; every third has options, of which the second is right.
+std::vector<TaskExample> some_examples(int count) {
+    std::vector<TaskExample> examples;
+    for (int i = 0; i < count; ++i) {
+        TaskExample e;
+        e.inputs = synthetic_text(1 + i % 3, static_cast<uint64_t>(i));
+        e.targets = {i % 2 ? "bread" : "the old miller"};
+        if (i % 3 == 0) e.options = {"sheep of the hill", e.targets[0], "rain"};
+        e.file = "memory", e.line = i + 1;
+        examples.push_back(e);
+    }
+    return examples;
+}
+
+// Log-probability of a text as the answer to another, computed alone.
+double log_p_alone(const Transformer& model, const std::string& inputs, const std::string& target) {
+    const auto ids = [](const std::string& text) {
+        Tokens tokens = small_tokenizer()->encode_with_sentinels(text);
+        tokens.push_back(small_tokenizer()->eos_id());
+        return tokens;
+    };
+    const Tokens source = ids(inputs), answer = ids(target);
+    const Tokens *source_pointer = &source, *answer_pointer = &answer;
+    Batch batch = encoder_batch(model.config(), {&source_pointer, 1});
+    add_targets(model.config(), {&answer_pointer, 1}, batch);
+    Context context;
+    Pass pass = evaluation_pass(context, model);
+    const LossSums sums = model.evaluate(pass, batch);
+    CHECK(sums.output.tokens == static_cast<int64_t>(answer.size()));
+    return -sums.output.nll;
+}
+
+EvalSettings short_answers() {
+    EvalSettings settings;
+    settings.generation.max_new_tokens = 5;
+    return settings;
+}
+
+TaskResult evaluate(const Transformer& model, std::vector<TaskExample> examples, const EvalSettings& settings = short_answers()) {
+    Context context;
+    return evaluate_examples(context, model, *small_tokenizer(), std::move(examples), settings, "memory");
+}
+
+std::vector<TaskResult> evaluate(const Transformer& model, const std::vector<std::string>& paths, const EvalSettings& settings = short_answers()) {
+    Context context;
+    return evaluate_files(context, model, *small_tokenizer(), paths, settings);
+}
+
+}  // namespace
+
+TEST_SUITE("eval/evaluate") {
+    TEST_CASE("losses, options and their sums") {
+        for (const bool sparse : {false, true}) {
+            const auto model = random_model(sparse);
+            const TaskResult result = evaluate(*model, some_examples(20));
+            double nll = 0, tokens = 0, right = 0, right_by_length = 0;
+            for (size_t i = 0; i < result.examples.size(); ++i) {
+                const TaskExample& example = result.examples[i];
+                const Answer& answer = result.answers[i];
+                CHECK(answer.nll == doctest::Approx(-log_p_alone(*model, example.inputs, example.targets[0])).epsilon(1e-10));
+                nll += answer.nll, tokens += static_cast<double>(answer.target_tokens);
+                REQUIRE(answer.option_log_p.size() == example.options.size());
+                if (example.options.empty()) {
+                    CHECK(answer.choice == -1);
+                    continue;
+                }
+                int64_t best = 0, best_by_length = 0;
+                for (size_t o = 0; o < example.options.size(); ++o) {
+                    CHECK(answer.option_log_p[o] == doctest::Approx(log_p_alone(*model, example.inputs, example.options[o])).epsilon(1e-10));
+                    const auto per_token = [&](size_t k) { return answer.option_log_p[k] / static_cast<double>(answer.option_tokens[k]); };
+                    if (answer.option_log_p[o] > answer.option_log_p[static_cast<size_t>(best)]) best = static_cast<int64_t>(o);
+                    if (per_token(o) > per_token(static_cast<size_t>(best_by_length))) best_by_length = static_cast<int64_t>(o);
+                }
+                CHECK(answer.option_log_p[1] == doctest::Approx(-answer.nll).epsilon(1e-10));
+                CHECK(answer.choice == best);
+                CHECK(answer.choice_by_length == best_by_length);
+                right += best == 1, right_by_length += best_by_length == 1;
+            }
+            CHECK(result.with_options == 7);
+            CHECK(*result.loss == doctest::Approx(nll / tokens));
+            CHECK(*result.accuracy == doctest::Approx(right / 7));
+            CHECK(*result.accuracy_by_length == doctest::Approx(right_by_length / 7));
+            CHECK(result.majority == doctest::Approx(0.5));
+        }
+    }
+
+    TEST_CASE("no result depends on how batches are cut") {
+        const auto model = random_model(true);
+        const TaskResult reference = evaluate(*model, some_examples(30));
+        for (const BatchLimits limits : {BatchLimits{1, 8192}, {7, 8192}, {256, 60}}) {
+            EvalSettings settings = short_answers();
+            settings.batch = limits;
+            const TaskResult result = evaluate(*model, some_examples(30), settings);
+            for (size_t i = 0; i < reference.answers.size(); ++i) {
+                CHECK(result.answers[i].output == reference.answers[i].output);
+                CHECK(result.answers[i].nll == doctest::Approx(reference.answers[i].nll).epsilon(1e-10));
+                CHECK(result.answers[i].choice == reference.answers[i].choice);
+            }
+        }
+    }
+
+    TEST_CASE("an answer that is accepted counts, whichever of the targets it is") {
+        const auto model = random_model();
+        std::vector<TaskExample> examples = some_examples(12);
+        const TaskResult first = evaluate(*model, examples);
+        for (size_t i = 0; i < 12; i += 2) examples[i].targets = {"nothing like it", first.answers[i].output};
+        const TaskResult second = evaluate(*model, examples);
+        CHECK(*second.exact_match == doctest::Approx(*first.exact_match + 0.5));
+        CHECK(*second.f1 >= 0.5);
+        Context context;
+        const auto metrics = answer_metrics(context, *model, *small_tokenizer(), examples, short_answers());
+        REQUIRE(metrics.size() == 3);
+        CHECK(metrics[0] == std::pair<std::string, double>("exact_match", *second.exact_match));
+        CHECK(metrics[1] == std::pair<std::string, double>("f1", *second.f1));
+        CHECK(metrics[2] == std::pair<std::string, double>("rouge_l", *second.rouge_l));
+    }
+
+    TEST_CASE("the majority answer is the one that most examples accept") {
+        std::vector<TaskExample> examples(5);
+        examples[0].targets = {"Yes", "yes."}, examples[1].targets = {"no"}, examples[2].targets = {"maybe", "the yes"}, examples[3].targets = {"no!"}, examples[4].targets = {"yes"};
+        for (TaskExample& e : examples) e.inputs = "the";
+        const TaskResult result = evaluate(*random_model(), examples);
+        CHECK(result.majority_answer == "yes");
+        CHECK(result.majority == doctest::Approx(0.6));
+    }
+
+    TEST_CASE("what is cut, unfinished or unanswerable is counted") {
+        const auto model = random_model();
+        EvalSettings settings = short_answers();
+        settings.max_inputs = 4, settings.max_targets = 2, settings.generation.max_new_tokens = 1;
+        std::vector<TaskExample> examples(3);
+        examples[0].inputs = synthetic_text(3, 1), examples[0].targets = {"a"};
+        examples[1].inputs = "a", examples[1].targets = {"the old miller of the hill"};
+        examples[2].inputs = "a", examples[2].targets = {"a"}, examples[2].options = {"b", "c"};
+        const TaskResult result = evaluate(*model, examples, settings);
+        CHECK(result.inputs_cut == 1);
+        CHECK(result.answers[0].input_cut);
+        CHECK(result.targets_cut >= 1);
+        CHECK(result.answers[1].target_cut);
+        CHECK(result.answers[1].target_tokens == 2);
+        CHECK(result.unfinished == 3);
+        CHECK(result.unanswerable == 1);
+        CHECK(*result.accuracy == 0);
+    }
+
+    TEST_CASE("parts can be left out") {
+        EvalSettings settings = short_answers();
+        settings.loss = false;
+        const TaskResult no_loss = evaluate(*random_model(), some_examples(4), settings);
+        CHECK(!no_loss.loss);
+        CHECK(no_loss.accuracy);
+        settings = short_answers();
+        settings.generate = settings.options = false;
+        const TaskResult loss_only = evaluate(*random_model(), some_examples(4), settings);
+        CHECK(loss_only.loss);
+        CHECK(!loss_only.exact_match);
+        CHECK(!loss_only.accuracy);
+        CHECK(loss_only.unfinished == 0);
+    }
+
+    TEST_CASE("files and folders are tasks") {
+        const TemporaryFolder folder;
+        const std::string line = R"({"inputs":"the old miller","targets":"bread"})" "\n";
+        write_bytes(folder / "tasks/b.jsonl", line + line + line);
+        write_bytes(folder / "tasks/a.jsonl", line);
+        write_bytes(folder / "tasks/deep/c.jsonl", line);
+        write_bytes(folder / "single.jsonl", line + "\n" + R"({"inputs":"far","targets":["rain","sheep"],"options":["rain","hill"]})" "\n");
+        const auto model = random_model();
+        EvalSettings settings = short_answers();
+        settings.limit = 2;
+        int64_t calls = 0;
+        double last = 0;
+        settings.progress = [&](double fraction, const std::string&) {
+            CHECK(fraction >= last);
+            last = fraction;
+            ++calls;
+        };
+        const auto results = evaluate(*model, {(folder / "tasks").string(), (folder / "single.jsonl").string()}, settings);
+        REQUIRE(results.size() == 4);
+        CHECK(calls >= 2);
+        CHECK(last == 1);
+        CHECK(results[0].name == "a");
+        CHECK(results[1].name == "b");
+        CHECK(results[1].examples.size() == 2);
+        CHECK(results[2].name == "deep/c");
+        CHECK(results[3].name == "single");
+        CHECK(results[3].with_options == 1);
+        CHECK(*mean_over_tasks(results, &TaskResult::loss) == doctest::Approx((*results[0].loss + *results[1].loss + *results[2].loss + *results[3].loss) / 4));
+        CHECK(*mean_over_tasks(results, &TaskResult::accuracy) == *results[3].accuracy);
+        CHECK(!mean_over_tasks({}, &TaskResult::loss));
+
+        const auto summary = nlohmann::json::parse(summary_json(results, "somewhere"));
+        CHECK(summary.at("tasks").size() == 4);
+        CHECK(summary.at("mean").at("examples") == 6);
+        CHECK(summary.at("mean").at("loss").get<double>() == doctest::Approx(*mean_over_tasks(results, &TaskResult::loss)));
+        CHECK(!summary.at("tasks")[0].contains("accuracy"));
+        const std::string lines = answers_jsonl(results[3]);
+        const auto last_line = nlohmann::json::parse(lines.substr(lines.find('\n') + 1));
+        CHECK(last_line.at("line") == 3);
+        CHECK(last_line.at("targets").size() == 2);
+        CHECK(last_line.at("output") == results[3].answers[1].output);
+        CHECK(last_line.at("option_log_p").size() == 2);
+    }
+
+    TEST_CASE("errors name file, line and remedy") {
+        const TemporaryFolder folder;
+        write_bytes(folder / "bad.jsonl", R"({"inputs":"a","targets":"b"})" "\n" R"({"inputs":"a","answer":"b"})" "\n");
+        write_bytes(folder / "empty.jsonl", "");
+        const auto model = random_model();
+        const auto of_file = [&](const std::string& name, const EvalSettings& settings = short_answers()) { return evaluate(*model, {(folder / name).string()}, settings); };
+        CHECK(contains(failure(Exit::bad_data, [&] { of_file("bad.jsonl"); }), "bad.jsonl:2 has no field 'targets'"));
+        CHECK(contains(failure(Exit::bad_data, [&] { of_file("empty.jsonl"); }), "empty.jsonl holds no examples"));
+        CHECK(contains(failure(Exit::missing_input, [&] { of_file("missing.jsonl"); }), "missing.jsonl does not exist"));
+        CHECK(contains(failure(Exit::bad_data, [&] { evaluate(*model, std::vector<TaskExample>{}); }), "no examples"));
+        CHECK(contains(failure(Exit::usage, [&] { evaluate(*model, std::vector<std::string>{}); }), "no task file"));
+        EvalSettings skipping = short_answers();
+        skipping.malformed = MalformedPolicy::skip;
+        CHECK(of_file("bad.jsonl", skipping)[0].malformed == 1);
+        EvalSettings none = short_answers();
+        none.max_inputs = 0;
+        CHECK(contains(failure(Exit::usage, [&] { evaluate(*model, some_examples(1), none); }), "max_inputs"));
+
+        ModelConfig narrow = test::small_t5(true);  // 61 embeddings
+        Transformer other(narrow);
+        other.parameters().allocate(DType::f32, false);
+        CHECK(contains(failure(Exit::usage, [&] { evaluate(other, some_examples(1)); }), "embedding rows"));
+    }
+}
