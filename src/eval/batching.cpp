@@ -22,7 +22,7 @@ void put(std::vector<int32_t>& matrix, int64_t length, size_t r, const Values& v
 }  // namespace
 
 Pass evaluation_pass(Context& context, const Transformer& model) {
-    return Pass{.context = context, .parameters = const_cast<ParameterStore&>(model.parameters()), .config = model.config(), .route_rows_alone = true};
+    return Pass{.context = context, .parameters = model.parameters(), .config = model.config(), .route_rows_alone = true};
 }
 
 std::vector<std::vector<size_t>> batches_by_length(std::span<const Tokens* const> sequences, const BatchLimits& limits) {
