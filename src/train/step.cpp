@@ -4,7 +4,10 @@
 
 namespace flanmoe {
 
-bool StepGradients::finite() const { return std::isfinite(loss) && std::isfinite(gradient_norm); }
+bool StepGradients::finite() const {
+    constexpr double largest_norm = 1e18;  // its square still fits into the optimizer's 32-bit second moments
+    return std::isfinite(loss) && gradient_norm < largest_norm;
+}
 
 StepGradients compute_gradients(Context& context, Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
                                 bool dropout) {

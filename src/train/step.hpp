@@ -16,6 +16,7 @@ struct StepGradients {
     LossScales scales;
     double loss = 0;
     double gradient_norm = 0;
+    /// Whether the step may reach weights and optimizer: no NaN, no infinity, and squares of gradients stay finite in 32 bits.
     bool finite() const;
 };
 

@@ -26,9 +26,20 @@ double since(Clock::time_point start) { return std::chrono::duration<double>(Clo
 DType compute_type(const TrainConfig& config) { return config.dtype == Precision::bf16 ? DType::bf16 : DType::f32; }
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
+    if (config.data.tokenizer.empty()) fail(Exit::usage, "no vocabulary is named; set data.tokenizer to a spiece.model or a folder that holds one");
     auto tokenizer = Tokenizer::load(config.data.tokenizer, config.data.sentinels);
     tokenizer->check_fits(config.model.vocab_size, config.model.pad_id, config.model.eos_id);
     return tokenizer;
+}
+
+// What the data holds, and what of it is cut, dropped or skipped: none of that is silent.
+void report_data(const char* key, const SourceCounts& found, int64_t slots, const DataConfig& config) {
+    info("{}: {} tokens, {} an epoch", key, found.tokens, fmt::format("{} {}", slots, found.examples > 0 ? "examples" : "windows"));
+    const char* lost = config.truncation == Truncation::keep_end ? "start" : "end";
+    if (found.truncated_inputs) warn("{}: {} of {} inputs are longer than data.encoder_length and lose their {}", key, found.truncated_inputs, found.examples, lost);
+    if (found.truncated_targets) warn("{}: {} of {} targets are longer than data.decoder_length and lose their end", key, found.truncated_targets, found.examples);
+    if (found.dropped) warn("{}: {} of {} examples are too long and dropped (data.truncation)", key, found.dropped, found.examples);
+    if (found.malformed) warn("{}: {} malformed lines are skipped (data.malformed)", key, found.malformed);
 }
 
 // A larger value of the metric is better, except for the loss.
@@ -66,6 +77,7 @@ struct Trainer::State {
     void start_weights();
     void resume(const std::filesystem::path& checkpoint);
     void save(const char* why);
+    void mark();
     void rollback();
     bool train_one();
     void validate_now();
@@ -76,7 +88,12 @@ struct Trainer::State {
 void Trainer::State::open() {
     remove_leftovers(run);
     loader = std::make_unique<Loader>(config.data, tokenizer);
-    if (!config.data.validation.empty()) validation = validation_batches(config.data, *tokenizer);
+    DataStatistics data = loader->statistics();
+    report_data("data.train", data.sources, data.epoch_examples, loader->config());
+    if (!config.data.validation.empty()) {
+        validation = validation_batches(config.data, *tokenizer, &data);
+        report_data("data.validation", data.sources, data.epoch_examples, loader->config());
+    }
     model.parameters().allocate(compute_type(config.train), true);
     optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
     tokenizer_files = files_of(*tokenizer);
@@ -127,6 +144,15 @@ void Trainer::State::save(const char* why) {
     saved_step = at.step;
     output->saved(at.step, result.path, result.seconds, why);
     if (!result.problem.empty()) warn("{}", result.problem);
+}
+
+// Names the newest checkpoint as the best one; a full disk must not end the run.
+void Trainer::State::mark() {
+    try {
+        mark_best(run, {at.step, config.eval.metric, at.best});
+    } catch (const Error& error) {
+        warn("step {}: the best checkpoint was not marked ({}); training goes on", at.step, error.what());
+    }
 }
 
 // Weights and optimizer of the last checkpoint, but the data that follows now: the batches that led here are not repeated.
@@ -187,7 +213,7 @@ void Trainer::State::validate_now() {
         at.best = value, at.best_step = at.step, at.validations_without_improvement = 0;
         if (config.eval.keep_best) {
             if (saved_step != at.step) save("best so far");
-            if (saved_step == at.step) mark_best(run, {at.step, config.eval.metric, value});
+            if (saved_step == at.step) mark();
         }
     }
 }
@@ -222,6 +248,9 @@ Trainer::~Trainer() = default;
 
 Ending Trainer::run() {
     const Ending ending = state_->loop();
+    const DataStatistics data = state_->loader->statistics();
+    info("data given so far: {:.2f} epochs, {} rows of {} examples, {} input and {} target tokens; {} tokens at ends of shards left out", data.epoch, data.given.rows, data.given.examples,
+         data.given.input_tokens, data.given.target_tokens, data.given.left_out);
     // A save that failed at the very end must not pass for success.
     if (state_->saved_step != state_->at.step) fail(Exit::io, "the last checkpoint (step {}) could not be saved; free some space in {} and run the same command again", state_->at.step, state_->run.string());
     if (ending == Ending::interrupted) {

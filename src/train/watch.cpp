@@ -21,7 +21,7 @@ Verdict Watch::judge(const TrainConfig& config, const StepGradients& step, int64
         return Verdict::apply;
     }
     const std::string what = finite ? fmt::format("loss {:.4g} is above {} x its running mean {:.4g}", step.loss, config.spike_factor, mean_loss)
-                                    : fmt::format("loss {} or gradient norm {} is not finite", step.loss, step.gradient_norm);
+                                    : fmt::format("loss {:.4g} or gradient norm {:.4g} is not finite or overflows", std::fabs(step.loss), std::fabs(step.gradient_norm));
     const TroublePolicy policy = finite ? config.spike : config.non_finite;
     const char* key = finite ? "train.spike" : "train.non_finite";
     if (policy == TroublePolicy::stop) fail(Exit::diverged, "step {}: {}; stopped because {} is \"stop\"; lower the learning rate or choose \"skip\" or \"rollback\"", number, what, key);
