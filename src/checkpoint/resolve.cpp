@@ -5,10 +5,20 @@
 
 namespace flanmoe {
 
+void check_intact(const std::filesystem::path& path) {
+    std::error_code error;
+    if (!std::filesystem::exists(path / "manifest.json", error)) return;
+    const std::vector<std::string> problems = verify_checkpoint(path);
+    if (!problems.empty()) fail(Exit::bad_checkpoint, "{}; take another checkpoint, or remove {} if this change was meant", problems[0], (path / "manifest.json").string());
+}
+
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path) {
     std::error_code error;
     if (!std::filesystem::exists(path, error)) fail(Exit::missing_input, "{} does not exist; give a checkpoint, a Hugging Face model directory or a run directory", path.string());
-    if (std::filesystem::exists(path / "config.json", error)) return path;
+    if (std::filesystem::exists(path / "config.json", error)) {
+        check_intact(path);
+        return path;
+    }
     if (std::filesystem::is_directory(path / "checkpoints", error)) {
         if (const auto best = read_best(path)) {
             const std::filesystem::path checkpoint = checkpoint_path(path, best->step);

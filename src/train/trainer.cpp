@@ -42,6 +42,17 @@ void report_data(const char* key, const SourceCounts& found, int64_t slots, cons
     if (found.malformed) warn("{}: {} malformed lines are skipped (data.malformed)", key, found.malformed);
 }
 
+// What shapes do not tell: weights of a model that computes something else must not be taken for this one's.
+void check_same_model(const std::filesystem::path& source, const ModelConfig& model) {
+    Config theirs, ours;
+    theirs.model = read_model_config(source), ours.model = model;
+    for (const Difference& d : differences(theirs, ours)) {
+        for (const char* key : {"heads", "d_kv", "activation", "tied", "scale_outputs", "buckets", "max_distance", "bias_per_layer", "norm_epsilon", "pad_id", "eos_id", "decoder_start_id"})
+            if (d.key == std::string("model.") + key)
+                fail(Exit::bad_checkpoint, "{} was trained with {} = {}, but this run has {}; use its value, or start from another checkpoint", source.string(), d.key, d.old_value, d.new_value);
+    }
+}
+
 // A larger value of the metric is better, except for the loss.
 bool improves(const EvalConfig& config, double value, double best) {
     return config.metric == "loss" ? value < best - config.min_delta : value > best + config.min_delta;
@@ -113,6 +124,7 @@ void Trainer::State::start_weights() {
         return;
     }
     const std::filesystem::path source = resolve_checkpoint(config.train.start_from);
+    check_same_model(source, config.model);
     load_model(source, model.parameters());
     if (!config.train.reset_optimizer) load_optimizer(source, optimizer->state());
     info("starting from the weights of {}", source.string());
