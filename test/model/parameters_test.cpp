@@ -24,8 +24,8 @@ TEST_SUITE("model/parameters") {
         ParameterStore store;
         CHECK(store.declare(projections()) == 0);
         CHECK(store.declare(experts()) == 3);
-        store.allocate(DType::f32, false);
-        const auto start = [&](const char* name, int64_t e = 0) { return store.master(*store.find(name), e).as<float>() - store.flat_master().as<float>(); };
+        store.allocate(DType::f32, true);
+        const auto start = [&](const char* name, int64_t e = 0) { return store.gradient(*store.find(name), e).as<float>() - store.flat_gradient().as<float>(); };
         CHECK(start("q") == 0);
         CHECK(start("k") == 24);
         CHECK(start("v") == 48);
@@ -34,7 +34,7 @@ TEST_SUITE("model/parameters") {
         CHECK(start("e{e}.wi_0", 1) == 94);
         CHECK(start("e{e}.wi_1", 2) == 139);
         CHECK(store.parameter_count() == 60 + 90);
-        CHECK(store.flat_elements() == 64 + 128);
+        CHECK(store.flat_gradient().elements() == 64 + 128);
         CHECK(store.records()[3].tensor_name(2) == "e2.wi_0");
         CHECK(store.find("nothing") == nullptr);
     }
