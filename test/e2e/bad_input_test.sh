@@ -83,7 +83,7 @@ copy wide && sed -i 's/"d_ff": 64/"d_ff": 128/' wide/config.json
 refuse 80 'has shape \[64, 32\] where \[128, 32\] is expected' "$FLANMOE" generate wide --prompt hello
 wrong 80 'has shape \[64, 32\] where \[128, 32\] is expected' --set 'train.start_from="good"' --set model.d_ff=128
 wrong 80 'trained with model.activation = "relu", but this run has "gelu"' --set 'train.start_from="good"' --set 'model.activation="gelu"'
-wrong 80 'trained with model.heads = 4, but this run has 2' --set 'train.start_from="good"' --set model.heads=2 --set model.d_kv=16
+wrong 80 'trained with model.d_kv = 8, but this run has 16' --set 'train.start_from="good"' --set model.heads=2 --set model.d_kv=16
 ends 0 instruct.toml second "${options[@]}" --set 'train.start_from="good"' --set 'train.stage="finetune"'
 grep -q 'starting from the weights of good/checkpoints/step-00000006' second.log || fault 'the second stage does not say where it starts' second.log
 

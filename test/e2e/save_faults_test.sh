@@ -27,8 +27,8 @@ broken() {
 
 stride=${ALL:+1}
 count=0
-for ((at = 1; ; at += ${stride:-23})); do
-    broken $([ $((at / ${stride:-23} % 2)) = 0 ] && echo eio || echo enospc) $at || break
+for ((at = 1; ; at += ${stride:-17})); do
+    broken $([ $((at / ${stride:-17} % 2)) = 0 ] && echo eio || echo enospc) $at || break
     ((++count))
 done
 ((count > 3)) || fault "only $count operations were broken"

@@ -5,7 +5,7 @@ options=(--set train.steps=60 --set train.save_every=5 --set eval.every=0 --set 
 wild=(--set optimizer.learning_rate=1e25 --set optimizer.schedule='"constant"' --set optimizer.warmup_steps=0)
 
 ends 78 instruct.toml stop "${options[@]}" "${wild[@]}" --set train.non_finite='"stop"' --set train.save_every=1
-grep -qE 'flanmoe: step [0-9]+: .* is not finite; stopped because train.non_finite is "stop"' stop.log || fault 'stop does not say why' stop.log
+grep -qE 'flanmoe: step [0-9]+: .* is not finite or overflows; stopped because train.non_finite is "stop"' stop.log || fault 'stop does not say why' stop.log
 grep -q '"state": "failed"' stop/status.json || fault 'status.json does not say failed' stop/status.json
 all_finite stop
 
