@@ -59,8 +59,8 @@ copy() { rm -rf "$1" && cp -r "$checkpoint" "$1" && rm -rf "$1/manifest.json" "$
 poke() { printf "$2" | dd of="$1" bs=1 seek="$3" conv=notrunc status=none; }
 bad_model() {
     wrong "$1" "$2" --set "train.start_from=\"$3\""
-    refuse "$1" "${4:-$2}" "$FLANMOE" generate "$3" --prompt hello
-    refuse "$1" "${4:-$2}" "$FLANMOE" eval "$3" toy/instruct/valid/past.jsonl --no-generation
+    refuse "$1" "$2" "$FLANMOE" generate "$3" --prompt hello
+    refuse "$1" "$2" "$FLANMOE" eval "$3" toy/instruct/valid/past.jsonl --no-generation
 }
 copy cut && truncate -s $((bytes - 100)) cut/model.safetensors
 bad_model 80 'cut/model.safetensors: .*truncated' cut
@@ -77,8 +77,8 @@ bad_model 80 'torn/config.json is not a JSON object' torn
 copy weightless && rm weightless/model.safetensors
 bad_model 66 'weightless holds neither model.safetensors' weightless
 bad_model 66 'nothing does not exist' nothing
-bad_model 66 'empty_folder holds neither config.json' empty_folder 'empty_folder/config.json'
-bad_model 66 'model.toml' model.toml
+bad_model 66 'empty_folder holds neither config.json' empty_folder
+bad_model 66 'model.toml holds neither config.json' model.toml
 copy wide && sed -i 's/"d_ff": 64/"d_ff": 128/' wide/config.json
 refuse 80 'has shape \[64, 32\] where \[128, 32\] is expected' "$FLANMOE" generate wide --prompt hello
 wrong 80 'has shape \[64, 32\] where \[128, 32\] is expected' --set 'train.start_from="good"' --set model.d_ff=128
