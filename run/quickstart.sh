@@ -20,7 +20,7 @@ train() { "$flanmoe" train "$@" --set train.threads=$threads --set "train.seed=$
 
 say "toy world (seed $seed), vocabulary, token shards"
 [ -f "$out/world/manifest.json" ] || "$flanmoe" data toyworld --out "$out/world" --seed "$seed"
-[ -f "$out/vocabulary/spiece.model" ] || "$flanmoe" tokenizer train "$out/world/vocabulary.txt" --size 700 --out "$out/vocabulary"
+[ -f "$out/vocabulary/spiece.model" ] || "$flanmoe" tokenizer train "$out/world/vocabulary.txt" --size 700 --coverage 1 --out "$out/vocabulary"
 "$flanmoe" data shard "$out/world/corpus" --documents blank-line --tokenizer "$out/vocabulary" --out "$out/shards"
 
 stages() { # NAME MODEL_TOML...: every stage of one model
