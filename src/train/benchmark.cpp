@@ -2,6 +2,7 @@
 
 #include "core/parallel.hpp"
 #include "core/random.hpp"
+#include "data/span_corruption.hpp"
 #include "model/flops.hpp"
 #include "ops/matmul.hpp"
 #include "train/step.hpp"
@@ -69,7 +70,11 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     result.threads = omp_get_max_threads();
     result.rows = config.data.batch_rows;
     result.source = settings.source ? settings.source : config.data.encoder_length;
-    result.target = settings.target ? settings.target : std::max<int64_t>(1, config.data.decoder_length);
+    result.target = settings.target ? settings.target : config.data.decoder_length;
+    if (result.target == 0) {  // as the loader derives it: instruct without a length is refused with the config
+        const bool spans = config.data.objective == Objective::span_corruption;
+        result.target = spans ? span_lengths(result.source, config.data.noise_density, config.data.mean_span).targets : result.source;
+    }
 
     Transformer model(config.model);
     model.parameters().allocate(type, true);

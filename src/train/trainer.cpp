@@ -173,10 +173,7 @@ void Trainer::State::rollback() {
     if (!checkpoint) fail(Exit::diverged, "step {}: there is no checkpoint to go back to yet; save more often (train.save_every) or choose another policy", at.step);
     load_model(*checkpoint, model.parameters());
     load_optimizer(*checkpoint, optimizer->state());
-    const Watch watch = at.watch;
-    const RunState saved = RunState::from_json(read_training_state(*checkpoint).state_json, checkpoint->string());
-    at.step = saved.step;
-    at.watch = watch;
+    at.step = RunState::from_json(read_training_state(*checkpoint).state_json, checkpoint->string()).step;
     output->rewind(at.step);
 }
 

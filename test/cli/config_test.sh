@@ -23,6 +23,24 @@ refuse 64 'unknown key train.stpes \(did you mean train.steps\?\)' "$FLANMOE" co
 refuse 66 'missing.toml' "$FLANMOE" config missing.toml
 refuse 66 'folder.toml is a directory' "$FLANMOE" config folder.toml
 
+# The benchmark's target length: of the config, solved for span corruption, or refused.
+cat > bench.toml <<'TOML'
+[model]
+vocab_size = 64
+d_model = 16
+heads = 2
+d_kv = 8
+d_ff = 16
+encoder_layers = 1
+decoder_layers = 1
+[data]
+encoder_length = 512
+batch_rows = 1
+TOML
+expect 0 '"target": 114,' "$FLANMOE" bench bench.toml --steps 1 --warmup 0 --matmul-size 64 --json
+expect 0 '"target": 512,' "$FLANMOE" bench bench.toml --set data.objective=prefix_lm --steps 1 --warmup 0 --matmul-size 64 --json
+refuse 64 'data.decoder_length is 0' "$FLANMOE" bench bench.toml --set data.objective=instruct --steps 1
+
 # The resolved config loads to itself.
 "$FLANMOE" config good.toml --set moe.experts=4 --set moe.every=2 --set moe.router=gshard > resolved.toml
 expect 0 '^k = 2$' "$FLANMOE" config resolved.toml
