@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <string>
+#include <thread>
 
 namespace flanmoe {
 
@@ -25,6 +26,8 @@ private:
     double max_minutes_;
     std::chrono::steady_clock::time_point deadline_;
     std::string own_reason_;
+    int ended_ = -1;        // becomes readable when the Stop ends
+    std::thread receiver_;  // the thread that signals interrupt
 };
 
 }  // namespace flanmoe
