@@ -66,19 +66,23 @@ std::optional<int64_t> step_of_layers(const std::vector<int64_t>& sparse, int64_
     return {};
 }
 
+// Attention and sparse layers without what only other families have.
+bool fits_t5_family(const ModelConfig& c) {
+    return c.encoder_decoder && c.tied == c.scale_outputs && !c.bias_per_layer && c.key_heads() == c.heads && c.rotary == 0 && !c.scale_attention && !c.qkv_bias &&
+           c.attention_window == 0;
+}
+
 bool fits_switch(const ModelConfig& c) {
     const RoutingConfig &e = c.encoder_routing, &d = c.decoder_routing;
     const auto top_1 = [](const RoutingConfig& r) { return r.kind == RouterKind::token_choice && r.k == 1 && !r.normalize && !r.prioritized; };
     const bool same_capacity = e.dropless == d.dropless && (e.dropless || e.capacity == d.capacity);
     const bool sparse = c.experts > 0 && !(c.encoder_sparse.empty() && c.decoder_sparse.empty());
-    return c.encoder_decoder && sparse && !c.gated && !c.expert_gated && c.activation == c.expert_activation &&
-           (!c.expert_d_ff || c.expert_d_ff == c.d_ff) && !c.extra_ffn && !c.bias_per_layer && c.tied == c.scale_outputs && top_1(e) && top_1(d) &&
-           same_capacity && step_of_layers(c.encoder_sparse, c.encoder_layers) && step_of_layers(c.decoder_sparse, c.decoder_layers);
+    return fits_t5_family(c) && sparse && !c.gated && !c.expert_gated && c.activation == c.expert_activation &&
+           (!c.expert_d_ff || c.expert_d_ff == c.d_ff) && !c.extra_ffn && c.shared_d_ff == 0 && top_1(e) && top_1(d) && same_capacity && step_of_layers(c.encoder_sparse, c.encoder_layers) && step_of_layers(c.decoder_sparse, c.decoder_layers);
 }
 
 bool fits_t5(const ModelConfig& c) {
-    return c.encoder_decoder && c.experts == 0 && !c.bias_per_layer && !c.flanmoe_layout && c.tied == c.scale_outputs &&
-           !(c.gated && c.activation == Activation::gelu_erf);
+    return fits_t5_family(c) && c.experts == 0 && !c.flanmoe_layout && !(c.gated && c.activation == Activation::gelu_erf);
 }
 
 // The integer capacity of a row for the Switch class.
@@ -104,8 +108,16 @@ void write_ours(Json& json, const ModelConfig& c) {
     json["expert_feed_forward_proj"] = projection_name(c.expert_activation, c.expert_gated);
     json["expert_d_ff"] = c.expert_d_ff;
     json["expert_dropout_rate"] = optional_rate(c.expert_dropout);
+    json["shared_expert_d_ff"] = c.shared_d_ff;
+    json["shared_expert_gate"] = c.shared_gate;
     json["moe_extra_ffn"] = c.extra_ffn;
     json["relative_attention_per_layer"] = c.bias_per_layer;
+    json["num_key_value_heads"] = c.kv_heads;
+    json["rope_theta"] = c.rotary;
+    json["scale_attention"] = c.scale_attention;
+    json["qkv_bias"] = c.qkv_bias;
+    json["attention_window"] = c.attention_window;
+    json["bidirectional_prefix"] = c.bidirectional_prefix;
     const auto stack = [](const std::vector<int64_t>& layers, const RoutingConfig& routing) {
         Json moe;
         moe["layers"] = layers;
@@ -138,8 +150,18 @@ void read_ours(const JsonReader& reader, ModelConfig& c) {
     read_projection(reader, "expert_feed_forward_proj", c.expert_activation, c.expert_gated);
     c.expert_d_ff = reader.integer("expert_d_ff", 0, most, c.expert_d_ff);
     c.expert_dropout = reader.number("expert_dropout_rate", 0, 1, -1);
+    c.shared_d_ff = reader.integer("shared_expert_d_ff", 0, most, c.shared_d_ff);
+    c.shared_gate = reader.boolean("shared_expert_gate", c.shared_gate);
     c.extra_ffn = reader.boolean("moe_extra_ffn", c.extra_ffn);
     c.bias_per_layer = reader.boolean("relative_attention_per_layer", c.bias_per_layer);
+    c.kv_heads = reader.integer("num_key_value_heads", 0, c.heads, c.kv_heads);
+    if (c.heads % c.key_heads() != 0) reader.refuse("num_key_value_heads", fmt::format("is {}", c.kv_heads), "it must divide num_heads");
+    c.rotary = reader.number("rope_theta", 0, 1e12, c.rotary);
+    if (c.rotary > 0 && c.d_kv % 2 != 0) reader.refuse("rope_theta", "is set", "rotary positions need an even d_kv: correct one of them");
+    c.scale_attention = reader.boolean("scale_attention", c.scale_attention);
+    c.qkv_bias = reader.boolean("qkv_bias", c.qkv_bias);
+    c.attention_window = reader.integer("attention_window", 0, int64_t{1} << 40, c.attention_window);
+    c.bidirectional_prefix = reader.boolean("bidirectional_prefix", c.bidirectional_prefix);
     read_stack(reader, "encoder_moe", c.encoder_layers, c.encoder_sparse, c.encoder_routing);
     read_stack(reader, "decoder_moe", c.decoder_layers, c.decoder_sparse, c.decoder_routing);
     if (c.experts == 0 && !(c.encoder_sparse.empty() && c.decoder_sparse.empty()))
@@ -203,7 +225,8 @@ void read_sub_object(const JsonReader& reader, ModelConfig& c) {
     const int64_t experts = c.experts;
     const JsonReader ours = reader.object("flanmoe");
     ours.only({"attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate",
-               "moe_extra_ffn", "relative_attention_per_layer", "encoder_moe", "decoder_moe"});
+               "shared_expert_d_ff", "shared_expert_gate", "moe_extra_ffn", "relative_attention_per_layer", "num_key_value_heads", "rope_theta",
+               "scale_attention", "qkv_bias", "attention_window", "bidirectional_prefix", "encoder_moe", "decoder_moe"});
     c.encoder_routing = c.decoder_routing = RoutingConfig();
     read_ours(ours, c);
     if (c.encoder_sparse != encoder || c.decoder_sparse != decoder || c.experts != experts)
@@ -245,8 +268,16 @@ void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
                  "expert_feed_forward_proj",
                  "expert_d_ff",
                  "expert_dropout_rate",
+                 "shared_expert_d_ff",
+                 "shared_expert_gate",
                  "moe_extra_ffn",
                  "relative_attention_per_layer",
+                 "num_key_value_heads",
+                 "rope_theta",
+                 "scale_attention",
+                 "qkv_bias",
+                 "attention_window",
+                 "bidirectional_prefix",
                  "encoder_moe",
                  "decoder_moe",
                  "flanmoe_layout"});

@@ -21,6 +21,7 @@ Config apply(const Settings& settings) {
         config.model.decoder_sparse.clear();
     }
     config.data.encoder_decoder = config.model.encoder_decoder;
+    config.data.bidirectional_prefix = config.model.bidirectional_prefix;
     config.data.pad_id = config.model.pad_id;
     config.data.eos_id = config.model.eos_id;
     config.data.decoder_start_id = config.model.decoder_start_id;

@@ -1,7 +1,7 @@
 // Shape and behaviour of a model: what `[model]` and `[moe]` of a config file say, and what config.json of a checkpoint holds.
 //
 // One struct for every family: dense T5 (v1.0: relu, tied; v1.1: gated_gelu, untied), Switch, GShard, expert choice, ST-MoE, and the
-// decoder-only GLaM shape. Defaults are T5 v1.1 small without experts. Names follow the papers; the Hugging Face keys they map to are in
+// decoder-only shapes of GLaM, Mixtral and Qwen2-MoE. Defaults are T5 v1.1 small without experts. Names follow the papers; the Hugging Face keys they map to are in
 // checkpoint/hf_config.hpp.
 #pragma once
 
@@ -37,6 +37,7 @@ struct ModelConfig {
     int64_t d_model = 512;
     int64_t d_kv = 64;            ///< width of a head
     int64_t heads = 6;
+    int64_t kv_heads = 0;         ///< heads of keys and values, each of which serves heads / kv_heads query heads; 0 = heads
     int64_t d_ff = 1024;          ///< inner width of dense feed-forwards
     int64_t encoder_layers = 8;   ///< 0 if not encoder_decoder
     int64_t decoder_layers = 8;
@@ -47,6 +48,11 @@ struct ModelConfig {
     int64_t buckets = 32;         ///< relative position buckets
     int64_t max_distance = 128;
     bool bias_per_layer = false;  ///< a bias table in every layer (GLaM) instead of one a stack
+    double rotary = 0;            ///< base theta of rotary positions in self-attention, in place of the bias tables; 0 = bias tables
+    bool scale_attention = false; ///< scores x d_kv^-0.5 (Mixtral, Qwen2-MoE), which T5 leaves out
+    bool qkv_bias = false;        ///< queries, keys and values have a bias vector (Qwen2-MoE)
+    int64_t attention_window = 0; ///< causal self-attention sees so many tokens, the query's own included; 0 = all
+    bool bidirectional_prefix = false;  ///< decoder-only: an example's inputs see one another in both directions (prefix-LM); false = causal throughout
     double norm_epsilon = 1e-6;
     double dropout = 0.1;
     double attention_dropout = -1;  ///< on attention probabilities; -1 = dropout
@@ -59,11 +65,15 @@ struct ModelConfig {
     Activation expert_activation = Activation::relu;
     bool expert_gated = false;
     double expert_dropout = -1;            ///< inside experts; -1 = dropout
+    int64_t shared_d_ff = 0;               ///< inner width of the shared expert of a sparse layer, which every token visits besides; 0 = none
+    bool shared_gate = false;              ///< its answer x sigmoid(x w) (Qwen2-MoE)
     bool extra_ffn = false;                ///< ST-MoE: a dense feed-forward sub-layer after each sparse one
     RoutingConfig encoder_routing, decoder_routing;
 
     bool flanmoe_layout = false;  ///< a dense model that keeps the tensor names of the `flanmoe` layout, because it was imported from it
     double init_scale = 1.0;  ///< variance scale of weight matrices (0.1 in Switch and ST-MoE)
+
+    int64_t key_heads() const { return kv_heads ? kv_heads : heads; }
 };
 
 }  // namespace flanmoe

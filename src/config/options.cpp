@@ -54,6 +54,7 @@ void add_model(std::vector<Option>& rows) {
         {"model.d_model", model<&M::d_model>, at_least(1), no_names, "width of the hidden states"},
         {"model.d_kv", model<&M::d_kv>, at_least(1), no_names, "width of an attention head"},
         {"model.heads", model<&M::heads>, at_least(1), no_names, "attention heads"},
+        {"model.kv_heads", model<&M::kv_heads>, at_least(0), no_names, "heads of keys and values, each for heads / kv_heads query heads; 0: model.heads"},
         {"model.d_ff", model<&M::d_ff>, at_least(1), no_names, "inner width of dense feed-forwards"},
         {"model.encoder_layers", model<&M::encoder_layers>, at_least(0), no_names, "layers of the encoder; 0 for a decoder-only model"},
         {"model.decoder_layers", model<&M::decoder_layers>, at_least(1), no_names, "layers of the decoder"},
@@ -64,6 +65,12 @@ void add_model(std::vector<Option>& rows) {
         {"model.buckets", model<&M::buckets>, at_least(2), no_names, "relative position buckets"},
         {"model.max_distance", model<&M::max_distance>, at_least(1), no_names, "distances from here on share the last bucket"},
         {"model.bias_per_layer", model<&M::bias_per_layer>, any, no_names, "a relative position table in every layer instead of one a stack"},
+        {"model.rotary", model<&M::rotary>, at_least(0), no_names, "base theta of rotary positions in self-attention, in place of the relative position tables; 0: tables"},
+        {"model.scale_attention", model<&M::scale_attention>, any, no_names, "attention scores x d_kv^-0.5, which T5 leaves out"},
+        {"model.qkv_bias", model<&M::qkv_bias>, any, no_names, "queries, keys and values have bias vectors (Qwen2-MoE)"},
+        {"model.attention_window", model<&M::attention_window>, at_least(0), no_names, "causal self-attention sees the last so many tokens; 0: all"},
+        {"model.bidirectional_prefix", model<&M::bidirectional_prefix>, any, no_names,
+         "decoder-only: inputs see one another in both directions (prefix-LM); false: causal throughout"},
         {"model.norm_epsilon", model<&M::norm_epsilon>, above(0), no_names, "added to the mean square in RMS norms"},
         {"model.dropout", model<&M::dropout>, probability, no_names, "dropout rate at T5's places"},
         {"model.attention_dropout", model<&M::attention_dropout>, below(-1, 1), no_names, "on attention probabilities; -1: model.dropout"},
@@ -94,6 +101,8 @@ void add_moe(std::vector<Option>& rows) {
         {"moe.expert_d_ff", model<&M::expert_d_ff>, at_least(0), no_names, "inner width of an expert; 0: model.d_ff"},
         {"moe.activation", [](Config& c) -> Field { return ActivationField{&c.model.expert_activation, &c.model.expert_gated}; }, any, activations, "of experts"},
         {"moe.expert_dropout", model<&M::expert_dropout>, below(-1, 1), no_names, "inside experts; -1: model.dropout"},
+        {"moe.shared_d_ff", model<&M::shared_d_ff>, at_least(0), no_names, "inner width of a shared expert beside the routed ones, which every token visits; 0: none"},
+        {"moe.shared_gate", model<&M::shared_gate>, any, no_names, "the shared expert's answer x sigmoid(x w) (Qwen2-MoE)"},
         {"moe.extra_ffn", model<&M::extra_ffn>, any, no_names, "a dense feed-forward after each sparse one (ST-MoE)"},
         {"moe.router", [](Config& c) -> Field { return PresetField{&c.model.encoder_routing, false}; }, any, routers,
          "a named set of the routing options below, which still override it: switch (top-1, jitter 0.01), gshard (top-2, random second), top_k (top-2 as T5X), "
@@ -131,7 +140,7 @@ void add_moe(std::vector<Option>& rows) {
 
 void add_data(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
-        {"data.objective", data<&D::objective>, any, {"span_corruption", "prefix_lm", "instruct"}, "what is trained on the data; instruct reads JSONL, the others token shards"},
+        {"data.objective", data<&D::objective>, any, {"span_corruption", "prefix_lm", "instruct", "causal_lm"}, "what is trained on the data; instruct reads JSONL, the others token shards; causal_lm is for decoder-only models"},
         {"data.train", data<&D::train>, any, no_names, "token shard folders, or JSONL files and folders of them"},
         {"data.validation", data<&D::validation>, any, no_names, "the same for validation; empty: none"},
         {"data.weights", data<&D::weights>, above(0), no_names, "share of each entry of data.train; empty: in proportion to size"},

@@ -34,6 +34,13 @@ void validate_model(const ModelConfig& model) {
         check(model.encoder_layers == 0, "model.encoder_layers is {}, but a decoder-only model has no encoder; set it to 0", model.encoder_layers);
     check(model.buckets % 4 == 0, "model.buckets is {} and must be a multiple of 4: half of them for each direction, half of those for exact distances", model.buckets);
     check(model.max_distance > model.buckets / 2, "model.max_distance is {} and must be above model.buckets / 2 = {}", model.max_distance, model.buckets / 2);
+    check(model.heads % model.key_heads() == 0, "model.kv_heads is {} and must divide model.heads = {}", model.kv_heads, model.heads);
+    check(model.rotary == 0 || model.d_kv % 2 == 0, "model.d_kv is {}, but rotary positions turn pairs of elements; make it even, or set model.rotary = 0", model.d_kv);
+    check(model.rotary == 0 || !model.bias_per_layer, "model.rotary stands in place of the relative position tables; set model.bias_per_layer = false, or model.rotary = 0");
+    check(!model.bidirectional_prefix || !model.encoder_decoder,
+          "model.bidirectional_prefix is for decoder-only models: an encoder sees its inputs in both directions anyway; set it to false");
+    check(!model.bidirectional_prefix || model.attention_window == 0, "model.attention_window hides tokens that model.bidirectional_prefix shows; set one of them to 0 or false");
+    check(!model.shared_gate || model.shared_d_ff > 0, "moe.shared_gate needs a shared expert; set moe.shared_d_ff to its inner width, or moe.shared_gate = false");
     check(model.pad_id != model.eos_id, "model.pad_id and model.eos_id are both {}; padding and end mark must differ", model.pad_id);
     for (const auto& [name, id] : {std::pair{"pad_id", model.pad_id}, {"eos_id", model.eos_id}, {"decoder_start_id", model.decoder_start_id}})
         check(id < model.vocab_size, "model.{} is {}, outside the {} rows of model.vocab_size", name, id, model.vocab_size);
@@ -54,7 +61,8 @@ void validate_data(const DataConfig& data) {
     check(!data.encoder_decoder || data.encoder_length > 0, "data.encoder_length is 0, which is for decoder-only models; give the tokens of an encoder row");
     check(data.encoder_decoder || data.encoder_length == 0, "data.encoder_length is {}, but a decoder-only model has no encoder; set it to 0 and data.decoder_length instead",
           data.encoder_length);
-    check(data.encoder_decoder || data.objective != Objective::span_corruption, "data.objective = \"span_corruption\" needs an encoder; use prefix_lm for a decoder-only model");
+    check(data.encoder_decoder || data.objective != Objective::span_corruption, "data.objective = \"span_corruption\" needs an encoder; use prefix_lm or causal_lm for a decoder-only model");
+    check(!data.encoder_decoder || data.objective != Objective::causal_lm, "data.objective = \"causal_lm\" is for decoder-only models; use prefix_lm or span_corruption with an encoder");
     const bool solved = data.encoder_decoder && data.objective != Objective::instruct;
     check(data.decoder_length > 0 || solved, "data.decoder_length is 0; give the tokens of a decoder row (only span_corruption and prefix_lm derive it from data.encoder_length)");
 }

@@ -29,6 +29,7 @@ enum class Purpose : uint32_t {
     shuffle,
     span_corruption,
     mixture,
+    shared_expert_dropout,  ///< inside a shared expert
 };
 
 struct RandomKey {

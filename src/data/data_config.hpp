@@ -9,8 +9,8 @@
 
 namespace flanmoe {
 
-/// span_corruption and prefix_lm read token shards (`flanmoe data shard`); instruct reads JSONL examples.
-enum class Objective : uint8_t { span_corruption, prefix_lm, instruct };
+/// span_corruption, prefix_lm and causal_lm (decoder-only) read token shards (`flanmoe data shard`); instruct reads JSONL examples.
+enum class Objective : uint8_t { span_corruption, prefix_lm, instruct, causal_lm };
 /// A malformed line or invalid UTF-8: stop with file and line, or skip and count it.
 enum class MalformedPolicy : uint8_t { fail, skip };
 /// An example that is too long: keep the start or the end of its inputs (targets keep their start, both keep the end mark), or drop it. All are counted.
@@ -49,6 +49,7 @@ struct DataConfig {
     int64_t prefetch = 2;           ///< optimizer steps prepared ahead in the background; 0 = none
 
     bool encoder_decoder = true;    ///< follows the model; not an option of `[data]`
+    bool bidirectional_prefix = false;  ///< follows the model, too: decoder-only rows mark their inputs as a prefix
     int64_t pad_id = 0, eos_id = 1, decoder_start_id = 0;  ///< follow the model; not options of `[data]`
 };
 

@@ -28,7 +28,9 @@ bool same(const ModelConfig& a, const ModelConfig& b) {
            a.experts == b.experts && a.encoder_sparse == b.encoder_sparse && a.decoder_sparse == b.decoder_sparse && a.expert_d_ff == b.expert_d_ff &&
            a.expert_activation == b.expert_activation && a.expert_gated == b.expert_gated && a.expert_dropout == b.expert_dropout &&
            a.extra_ffn == b.extra_ffn && same(a.encoder_routing, b.encoder_routing) && same(a.decoder_routing, b.decoder_routing) &&
-           a.init_scale == b.init_scale && a.flanmoe_layout == b.flanmoe_layout;
+           a.kv_heads == b.kv_heads && a.rotary == b.rotary && a.scale_attention == b.scale_attention && a.qkv_bias == b.qkv_bias &&
+           a.attention_window == b.attention_window && a.bidirectional_prefix == b.bidirectional_prefix && a.shared_d_ff == b.shared_d_ff &&
+           a.shared_gate == b.shared_gate && a.init_scale == b.init_scale && a.flanmoe_layout == b.flanmoe_layout;
 }
 
 ModelConfig switch_config() {
@@ -99,6 +101,15 @@ TEST_SUITE("checkpoint/hf_config") {
         glam.encoder_decoder = false, glam.encoder_layers = 0, glam.bias_per_layer = true, glam.experts = 4, glam.decoder_sparse = {0, 5, 6};
         glam.decoder_routing.capacity = 17, glam.decoder_routing.route_padding = true, glam.decoder_routing.min_capacity = 1;
         check_round_trip(glam, "flanmoe");
+        glam.bias_per_layer = false, glam.rotary = 1e4, glam.kv_heads = 2, glam.scale_attention = glam.qkv_bias = glam.bidirectional_prefix = true;
+        glam.shared_d_ff = 30, glam.shared_gate = true, glam.attention_window = 9;
+        check_round_trip(glam, "flanmoe");
+        for (const auto change : {+[](ModelConfig& m) { m.kv_heads = 3; }, +[](ModelConfig& m) { m.rotary = 1e4; }, +[](ModelConfig& m) { m.scale_attention = true; },
+                                  +[](ModelConfig& m) { m.qkv_bias = true; }, +[](ModelConfig& m) { m.attention_window = 5; }})
+            for (ModelConfig c : {ModelConfig(), switch_config()}) {
+                change(c);
+                check_round_trip(c, "flanmoe");
+            }
     }
 
     TEST_CASE("Switch only where its class computes the same") {
@@ -117,6 +128,7 @@ TEST_SUITE("checkpoint/hf_config") {
         CHECK(layout([](ModelConfig& c) { c.encoder_routing.k = 2; }) == HfLayout::flanmoe);
         CHECK(layout([](ModelConfig& c) { c.encoder_routing.capacity = 5; }) == HfLayout::flanmoe);
         CHECK(layout([](ModelConfig& c) { c.encoder_routing.capacity = c.decoder_routing.capacity = 5; }) == HfLayout::switch_transformers);
+        CHECK(layout([](ModelConfig& c) { c.shared_d_ff = 8; }) == HfLayout::flanmoe);
         CHECK(layout([](ModelConfig& c) { c.tied = false; }) == HfLayout::flanmoe);
     }
 

@@ -169,6 +169,16 @@ TEST_SUITE("config/config") {
         CHECK(contains(refusal("[model]\nencoder_decoder = false\n"), "model.encoder_layers is 8"));
         CHECK(contains(refusal("[model]\nencoder_layers = 0\n"), "model.encoder_layers is 0"));
         CHECK(contains(refusal("[model]\nbuckets = 6\n"), "multiple of 4"));
+        CHECK(contains(refusal("[model]\nkv_heads = 4\n"), "must divide model.heads = 6"));
+        CHECK(contains(refusal("[model]\nd_kv = 7\nrotary = 1e4\n"), "model.d_kv is 7"));
+        CHECK(contains(refusal("[model]\nbias_per_layer = true\nrotary = 1e4\n"), "in place of the relative position tables"));
+        CHECK(contains(refusal("[model]\nbidirectional_prefix = true\n"), "is for decoder-only models"));
+        CHECK(contains(refusal("[moe]\nshared_gate = true\n"), "moe.shared_gate needs a shared expert"));
+        const std::string decoder = "[model]\nencoder_decoder = false\nencoder_layers = 0\n", lengths = "encoder_length = 0\ndecoder_length = 64\n";
+        CHECK(contains(refusal(decoder + "bidirectional_prefix = true\nattention_window = 5\n[data]\nobjective = \"causal_lm\"\n" + lengths), "model.attention_window hides"));
+        CHECK(contains(refusal(decoder + "[data]\nobjective = \"span_corruption\"\n" + lengths), "use prefix_lm or causal_lm"));
+        CHECK(contains(refusal("[data]\nobjective = \"causal_lm\"\n"), "is for decoder-only models"));
+        CHECK(refusal(decoder + "[data]\nobjective = \"causal_lm\"\n" + lengths) == "");
         CHECK(contains(refusal("[model]\nmax_distance = 16\n"), "model.max_distance is 16"));
         CHECK(contains(refusal("[model]\npad_id = 1\n"), "must differ"));
         CHECK(contains(refusal("[model]\nvocab_size = 1\n"), "outside the 1 rows"));
