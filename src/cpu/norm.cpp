@@ -32,27 +32,25 @@ A dot(const A* a, const A* b, int64_t n) {
 
 int64_t rows_per_thread(int64_t cols) { return std::max<int64_t>(1, elements_per_thread / std::max<int64_t>(cols, 1)); }
 
-template <class T>
+// T: type of y, D: type of delta.
+template <class T, class D>
 void forward_rows(const ops::ResidualNormArgs& args, int64_t begin, int64_t end) {
     using A = accumulate_t<T>;
     const int64_t cols = args.y.cols();
     std::vector<A> buffer(static_cast<size_t>(2 * cols));
     A *x = buffer.data(), *gain = x + cols;
-    load_row(args.gain.as<T>(), gain, cols);
+    load_row(args.gain.as<A>(), gain, cols);
     const bool store_h = args.h && (args.delta || args.h.data != args.residual.data);
     for (int64_t r = begin; r < end; ++r) {
         const uint64_t first = static_cast<uint64_t>(r * cols);
         if (args.delta) {
-            load_row(row_of<T>(args.delta, r), x, cols);
+            load_row(row_of<D>(args.delta, r), x, cols);
             multiply_dropout(args.delta_dropout, first, cols, x);
-            if (args.residual) add_row(row_of<T>(args.residual, r), x, cols);
+            if (args.residual) add_row(row_of<A>(args.residual, r), x, cols);
         } else {
-            load_row(row_of<T>(args.residual, r), x, cols);
+            load_row(row_of<A>(args.residual, r), x, cols);
         }
-        if (store_h) store_row(x, row_of<T>(args.h, r), cols);
-        // The norm sees h as it is stored: the backward has nothing else.
-        if constexpr (!std::is_same_v<T, A>)
-            if (args.delta) load_row(row_of<T>(args.h, r), x, cols);
+        if (store_h) store_row(x, row_of<A>(args.h, r), cols);
         const A rstd = 1 / std::sqrt(dot(x, x, cols) / static_cast<A>(cols) + static_cast<A>(args.epsilon));
         static_cast<A*>(args.rstd.data)[r] = rstd;
         for (int64_t i = 0; i < cols; ++i) x[i] *= gain[i] * rstd;
@@ -67,7 +65,7 @@ void backward_row(const ops::ResidualNormBackwardArgs& args, int64_t r, const A*
     const int64_t cols = args.h.cols();
     const uint64_t first = static_cast<uint64_t>(r * cols);
     const A rstd = static_cast<const A*>(args.rstd.data)[r];
-    load_row(row_of<T>(args.h, r), x, cols);
+    load_row(row_of<A>(args.h, r), x, cols);
     load_row(row_of<T>(args.dy, r), g, cols);
     multiply_dropout(args.out_dropout, first, cols, g);
 #pragma GCC ivdep
@@ -78,8 +76,8 @@ void backward_row(const ops::ResidualNormBackwardArgs& args, int64_t r, const A*
     const A pull = rstd * rstd * rstd * dot(g, x, cols) / static_cast<A>(cols);
 #pragma GCC ivdep
     for (int64_t i = 0; i < cols; ++i) g[i] = rstd * g[i] - pull * x[i];
-    if (args.d_residual_path) add_row(row_of<T>(args.d_residual_path, r), g, cols);
-    store_row(g, row_of<T>(args.dh, r), cols);
+    if (args.d_residual_path) add_row(row_of<A>(args.d_residual_path, r), g, cols);
+    store_row(g, row_of<A>(args.dh, r), cols);
     if (!args.d_delta || args.d_delta.data == args.dh.data) return;
     multiply_dropout(args.delta_dropout, first, cols, g);
     store_row(g, row_of<T>(args.d_delta, r), cols);
@@ -94,7 +92,7 @@ void backward(Context& context, const ops::ResidualNormBackwardArgs& args) {
     parallel_for(blocks, (rows_per_thread(cols) + gain_block - 1) / gain_block, [&](int64_t begin, int64_t end) {
         std::vector<A> buffer(static_cast<size_t>(3 * cols));
         A *g = buffer.data(), *x = g + cols, *gain = x + cols;
-        load_row(args.gain.as<T>(), gain, cols);
+        load_row(args.gain.as<A>(), gain, cols);
         for (int64_t b = begin; b < end; ++b) {
             std::fill_n(partial + b * cols, cols, A{0});
             const int64_t last = std::min(rows, (b + 1) * gain_block);
@@ -110,12 +108,15 @@ void backward(Context& context, const ops::ResidualNormBackwardArgs& args) {
 
 void residual_norm(Context&, const ops::ResidualNormArgs& args) {
     ops::with_type(args.y.dtype, [&]<class T>() {
-        parallel_for(args.y.rows(), rows_per_thread(args.y.cols()), [&](int64_t begin, int64_t end) { forward_rows<T>(args, begin, end); });
+        const bool wide = args.delta.dtype == accumulate_type(args.y.dtype);
+        parallel_for(args.y.rows(), rows_per_thread(args.y.cols()), [&](int64_t begin, int64_t end) {
+            wide ? forward_rows<T, accumulate_t<T>>(args, begin, end) : forward_rows<T, T>(args, begin, end);
+        });
     });
 }
 
 void residual_norm_backward(Context& context, const ops::ResidualNormBackwardArgs& args) {
-    ops::with_type(args.h.dtype, [&]<class T>() { backward<T>(context, args); });
+    ops::with_type(args.dy.dtype, [&]<class T>() { backward<T>(context, args); });
 }
 
 }  // namespace flanmoe::cpu

@@ -58,7 +58,7 @@ Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& 
     args.q = split(saved.fused, 0, inner, sequence);
     args.heads = args.kv_heads = config.heads;
     if (layer.has_bias) {
-        args.bias_table = pass.weight(layer.bias);
+        args.bias_table = pass.master(layer.bias);
         args.buckets = {config.buckets, config.max_distance, !layer.causal};
     }
     args.causal = layer.causal;
@@ -72,7 +72,7 @@ Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& 
     args.log_sum = context.allocate(pass.accumulate(), {sequence.rows, config.heads, sequence.length});
     ops::attention(context, args);
 
-    const Tensor delta = context.allocate(pass.type(), {n, config.d_model});
+    const Tensor delta = context.allocate(pass.accumulate(), {n, config.d_model});
     ops::matmul(context, {.a = args.out, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
     return delta;
 }

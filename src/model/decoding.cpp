@@ -92,13 +92,13 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
     args.k = cache.keys;
     args.v = cache.values;
     args.heads = args.kv_heads = config.heads;
-    args.bias_table = pass.weight(layer.bias);
+    args.bias_table = pass.master(layer.bias);
     args.buckets = {config.buckets, config.max_distance, false};
     args.causal = true;
     args.query_offset = position_;
     args.out = context.allocate(pass.type(), {rows_, 1, inner});
     ops::attention(context, args);
-    const Tensor delta = context.allocate(pass.type(), {rows_, config.d_model});
+    const Tensor delta = context.allocate(pass.accumulate(), {rows_, config.d_model});
     ops::matmul(context, {.a = args.out, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
@@ -116,7 +116,7 @@ Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, co
     args.key_segments = memory_segments_;
     args.out = context.allocate(pass.type(), {rows_, 1, inner});
     ops::attention(context, args);
-    const Tensor delta = context.allocate(pass.type(), {rows_, config.d_model});
+    const Tensor delta = context.allocate(pass.accumulate(), {rows_, config.d_model});
     ops::matmul(context, {.a = args.out, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
@@ -133,13 +133,13 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
 
     const auto norm = [&](const Tensor& h, const Tensor& delta, size_t gain, const Tensor& new_h) {
         const Tensor y = context.allocate(pass.type(), {rows_, d}), rstd = context.allocate(pass.accumulate(), {rows_});
-        ops::residual_norm(context, {h, delta, {}, pass.weight(gain), model_.config().norm_epsilon, {}, new_h, y, rstd});
+        ops::residual_norm(context, {h, delta, {}, pass.master(gain), model_.config().norm_epsilon, {}, new_h, y, rstd});
         return y;
     };
     Tensor h, delta = model_.embed(pass, upload(context, ids, {rows_}));
     for (size_t s = 0; s < stack.sublayers.size(); ++s) {
         const SubLayer& sublayer = stack.sublayers[s];
-        const Tensor new_h = context.allocate(pass.type(), {rows_, d});
+        const Tensor new_h = context.allocate(pass.accumulate(), {rows_, d});
         const Tensor y = norm(h, delta, sublayer.norm, new_h);
         h = new_h;
         if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
@@ -152,7 +152,7 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
             delta = moe_forward(pass, std::get<MoeLayer>(sublayer.body), y, sequence, saved);
         }
     }
-    const Tensor last = context.allocate(pass.type(), {rows_, d});
+    const Tensor last = context.allocate(pass.accumulate(), {rows_, d});
     const Tensor hidden = norm(h, delta, stack.final_norm, last);
     ++position_;
     return model_.logits(pass, hidden);

@@ -51,7 +51,7 @@ Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& 
                               .in = saved.inner,
                               .dropout = pass.dropout(pass.config.dropout, layer.layer, Purpose::ffn_dropout, first_token * f),
                               .out = saved.activated});
-    const Tensor delta = context.allocate(pass.type(), {n, pass.config.d_model});
+    const Tensor delta = context.allocate(pass.accumulate(), {n, pass.config.d_model});
     ops::matmul(context, {.a = saved.activated, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
     return delta;
 }

@@ -109,24 +109,26 @@ Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, con
     Context& context = pass.context;
     const int64_t n = embedded.rows(), d = pass.config.d_model;
     saved.sublayers.assign(stack.sublayers.size(), {});
+    // What a sub-layer adds becomes the new stream in place, if it has the stream's type.
+    const auto stream = [&](const Tensor& added) { return added.dtype == pass.accumulate() ? added : context.allocate(pass.accumulate(), {n, d}); };
     Tensor h, delta = embedded;
     for (size_t s = 0; s < stack.sublayers.size(); ++s) {
         SubLayerSaved& kept = saved.sublayers[s];
-        kept.h = context.allocate(pass.type(), {n, d});
+        kept.h = stream(delta);
         kept.y = context.allocate(pass.type(), {n, d});
         kept.rstd = context.allocate(pass.accumulate(), {n});
         {
             auto part = context.part("norm forward");
-            ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, s, sequence), pass.weight(stack.sublayers[s].norm), pass.config.norm_epsilon, {}, kept.h, kept.y, kept.rstd});
+            ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, s, sequence), pass.master(stack.sublayers[s].norm), pass.config.norm_epsilon, {}, kept.h, kept.y, kept.rstd});
         }
         h = kept.h;
         delta = forward(pass, stack.sublayers[s], sequence, memory, memory_sequence, kept);
     }
-    saved.h = context.allocate(pass.type(), {n, d});
+    saved.h = stream(delta);
     saved.out = context.allocate(pass.type(), {n, d});
     saved.rstd = context.allocate(pass.accumulate(), {n});
     auto part = context.part("norm forward");
-    ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, stack.sublayers.size(), sequence), pass.weight(stack.final_norm), pass.config.norm_epsilon,
+    ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, stack.sublayers.size(), sequence), pass.master(stack.final_norm), pass.config.norm_epsilon,
                                  final_dropout(pass, stack, sequence), saved.h, saved.out, saved.rstd});
     return saved.out;
 }
@@ -134,10 +136,10 @@ Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, con
 Tensor stack_backward(Pass& pass, const Stack& stack, const Sequence& sequence, const Tensor& memory, const Tensor& d_out, const Tensor& d_memory, const StackSaved& saved) {
     Context& context = pass.context;
     const int64_t n = d_out.rows(), d = pass.config.d_model;
-    const Tensor dh = context.allocate(pass.type(), {n, d}), d_delta = context.allocate(pass.type(), {n, d});
+    const Tensor dh = context.allocate(pass.accumulate(), {n, d}), d_delta = context.allocate(pass.type(), {n, d});
     const auto norm_backward = [&](const Tensor& h, const Tensor& rstd, size_t gain, const Tensor& dy, bool has_path, size_t s, const Dropout& out_dropout) {
         auto part = context.part("norm backward");
-        ops::residual_norm_backward(context, {h, pass.weight(gain), rstd, dy, has_path ? dh : Tensor(), delta_dropout(pass, stack, s, sequence), out_dropout, dh, d_delta,
+        ops::residual_norm_backward(context, {h, pass.master(gain), rstd, dy, has_path ? dh : Tensor(), delta_dropout(pass, stack, s, sequence), out_dropout, dh, d_delta,
                                               pass.gradient(gain)});
     };
     norm_backward(saved.h, saved.rstd, stack.final_norm, d_out, false, stack.sublayers.size(), final_dropout(pass, stack, sequence));

@@ -44,7 +44,8 @@ struct StackSaved {
 
 /// Declares encoder (decoder = false) or decoder records.
 Stack declare_stack(ParameterStore& store, const ModelConfig& config, bool decoder);
-/// Output [N, D] of the stack from the embeddings [N, D]. `memory` = the encoder's output for a decoder with cross-attention, else empty.
+/// Output [N, D] of the stack from the embeddings [N, D] (accumulation type, overwritten: they become the residual stream). `memory` = the encoder's output
+/// for a decoder with cross-attention, else empty.
 Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence, StackSaved& saved);
 /// Gradient of the embeddings; adds to the weights' gradients and to d_memory (accumulation type).
 Tensor stack_backward(Pass& pass, const Stack& stack, const Sequence& sequence, const Tensor& memory, const Tensor& d_out, const Tensor& d_memory, const StackSaved& saved);

@@ -124,9 +124,9 @@ Transformer::Transformer(const ModelConfig& config) : config_(config) {
 double Transformer::logit_scale() const { return config_.scale_outputs ? 1.0 / std::sqrt(static_cast<double>(config_.d_model)) : 1.0; }
 
 Tensor Transformer::embed(Pass& pass, const Tensor& ids) const {
-    const Tensor out = pass.context.allocate(pass.type(), {ids.elements(), config_.d_model});
+    const Tensor out = pass.context.allocate(pass.accumulate(), {ids.elements(), config_.d_model});
     auto part = pass.context.part("embedding");
-    ops::embedding(pass.context, {pass.weight(embedding_), ids, out});
+    ops::embedding(pass.context, {pass.master(embedding_), ids, out});
     return out;
 }
 

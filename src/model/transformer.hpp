@@ -61,7 +61,7 @@ public:
 
     const Stack& encoder() const { return encoder_; }
     const Stack& decoder() const { return decoder_; }
-    Tensor embed(Pass& pass, const Tensor& ids) const;  ///< [N, D]
+    Tensor embed(Pass& pass, const Tensor& ids) const;  ///< [N, D], accumulation type
     /// Reports of the sparse layers of a forward pass.
     std::vector<RoutingReport> routing_reports(const TransformerSaved& saved) const;
 

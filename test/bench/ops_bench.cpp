@@ -119,11 +119,11 @@ void bench_others(Context& context, DType type, int64_t batch, int64_t length, i
     Arena::Scope scope(context.arena);
     const int64_t rows = batch * length;
     const Dropout dropout = Dropout::with(0.1f, {1, 1, 1, Purpose::ffn_dropout}, 0);
-    const Tensor x = filled(context, type, {rows, width}), y = filled(context, type, {rows, width}), h = filled(context, type, {rows, width});
-    const Tensor wide = filled(context, type, {rows, hidden}), wide_out = filled(context, type, {rows, hidden}), gain = filled(context, type, {width});
+    const Tensor x = filled(context, DType::f32, {rows, width}), y = filled(context, type, {rows, width}), h = filled(context, DType::f32, {rows, width});
+    const Tensor wide = filled(context, type, {rows, hidden}), wide_out = filled(context, type, {rows, hidden}), gain = filled(context, DType::f32, {width});
     const Tensor rstd = context.allocate(DType::f32, {rows});
     report(fmt::format("residual_norm with dropout {} x {}", rows, width), type, 0, [&] {
-        ops::residual_norm(context, {.residual = x, .delta = y, .delta_dropout = dropout, .gain = gain, .h = h, .y = y, .rstd = rstd});
+        ops::residual_norm(context, {.residual = x, .delta = h, .delta_dropout = dropout, .gain = gain, .h = h, .y = y, .rstd = rstd});
     });
     report(fmt::format("relu with dropout {} x {}", rows, hidden), type, 0,
            [&] { ops::activation(context, {.in = wide, .dropout = dropout, .out = wide_out}); });

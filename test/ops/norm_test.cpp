@@ -32,15 +32,16 @@ Dropouts dropouts(const Case& c) {
 
 struct Norm {
     ops::ResidualNormArgs args;
-    Norm(Context& context, const Case& c, DType type, int64_t padding) {
+    Norm(Context& context, const Case& c, DType type, int64_t padding, bool wide_delta = false) {
         const Shape shape{c.rows, c.cols};
-        if (c.residual) args.residual = random(context, type, shape, 1, 1, padding);
-        if (c.delta) args.delta = random(context, type, shape, 2, 0.5, padding);
-        args.gain = random(context, type, {c.cols}, 3);
+        const DType wide = accumulate_type(type);
+        if (c.residual) args.residual = random(context, wide, shape, 1, 1, padding);
+        if (c.delta) args.delta = random(context, wide_delta ? wide : type, shape, 2, 0.5, padding);
+        args.gain = random(context, wide, {c.cols}, 3);
         args.epsilon = 1e-3;  // large enough to be seen
         args.delta_dropout = dropouts(c).delta;
         args.out_dropout = dropouts(c).out;
-        args.h = make(context, type, shape, padding);
+        args.h = make(context, wide, shape, padding);
         args.y = make(context, type, shape, padding);
         args.rstd = make(context, accumulate_type(type), {c.rows});
     }
@@ -51,11 +52,12 @@ struct NormBackward {
     NormBackward(Context& context, const Case& c, DType type, const Tensor& h, const Tensor& rstd, bool path) {
         const Shape shape{c.rows, c.cols};
         args.h = h, args.rstd = rstd;
-        args.gain = random(context, type, {c.cols}, 3);
+        const DType wide = accumulate_type(type);
+        args.gain = random(context, wide, {c.cols}, 3);
         args.dy = random(context, type, shape, 4, 1, 2);
-        if (path) args.d_residual_path = random(context, type, shape, 5, 1, 1);
+        if (path) args.d_residual_path = random(context, wide, shape, 5, 1, 1);
         args.delta_dropout = dropouts(c).delta, args.out_dropout = dropouts(c).out;
-        args.dh = make(context, type, shape, 1);
+        args.dh = make(context, wide, shape, 1);
         if (c.delta) args.d_delta = make(context, type, shape, 2);
         args.d_gain = random(context, accumulate_type(type), {c.cols}, 6);
     }
@@ -107,12 +109,15 @@ TEST_SUITE("ops/norm") {
             const Tensor rstd = make(context, DType::f64, {c.rows});
             for (int64_t r = 0; r < c.rows; ++r) naive_forward_row(exact.args, r, h, y, rstd);
             for (DType type : float_types) {
-                Norm norm(context, c, type, 3);
-                ops::residual_norm(context, norm.args);
-                compare("norm h", norm.args.h, h, type, Kind::elementwise);
-                compare("norm y", norm.args.y, y, type, Kind::reduction);
-                // Statistics are not rounded to storage, but those of bf16 are of the rounded h.
-                compare("norm rstd", norm.args.rstd, rstd, type, Kind::reduction);
+                for (bool wide_delta : {false, true}) {
+                    Norm norm(context, c, type, 3, wide_delta);
+                    if (wide_delta && c.delta) norm.args.h = norm.args.delta;  // in place
+                    ops::residual_norm(context, norm.args);
+                    // The stream and the statistics are never rounded to bf16.
+                    compare("norm h", norm.args.h, h, accumulate_type(type), Kind::elementwise);
+                    compare("norm rstd", norm.args.rstd, rstd, accumulate_type(type), Kind::reduction);
+                    compare("norm y", norm.args.y, y, type, Kind::reduction);
+                }
             }
         }
     }
@@ -141,8 +146,8 @@ TEST_SUITE("ops/norm") {
                 Context context;
                 Norm forward(context, c, DType::f64, 0);
                 ops::residual_norm(context, forward.args);
-                // All types start from an h that bf16 holds, so that what is compared is the backward alone.
-                const Tensor h = convert(context, convert(context, forward.args.h, DType::bf16), DType::f64);
+                // All types start from an h that f32 holds, so that what is compared is the backward alone.
+                const Tensor h = convert(context, convert(context, forward.args.h, DType::f32), DType::f64);
                 NormBackward exact(context, c, DType::f64, h, forward.args.rstd, path);
                 const Tensor dh = make(context, DType::f64, {c.rows, c.cols});
                 const Tensor d_delta = c.delta ? make(context, DType::f64, {c.rows, c.cols}) : Tensor();
@@ -150,11 +155,11 @@ TEST_SUITE("ops/norm") {
                 for (int64_t r = 0; r < c.rows; ++r) naive_backward_row(exact.args, r, dh, d_delta, d_gain);
                 for (DType type : float_types) {
                     const Tensor rstd = convert(context, forward.args.rstd, accumulate_type(type));
-                    NormBackward norm(context, c, type, convert(context, h, type), rstd, path);
+                    NormBackward norm(context, c, type, convert(context, h, accumulate_type(type)), rstd, path);
                     ops::residual_norm_backward(context, norm.args);
-                    compare("norm dh", norm.args.dh, dh, type, Kind::reduction);
+                    compare("norm dh", norm.args.dh, dh, accumulate_type(type), Kind::reduction);
                     if (c.delta) compare("norm d_delta", norm.args.d_delta, d_delta, type, Kind::reduction);
-                    compare("norm d_gain", norm.args.d_gain, d_gain, type, Kind::reduction);
+                    compare("norm d_gain", norm.args.d_gain, d_gain, accumulate_type(type), Kind::reduction);
                 }
             }
         }
@@ -168,11 +173,12 @@ TEST_SUITE("ops/norm") {
             ops::residual_norm(context, forward.args);
             NormBackward apart(context, c, type, forward.args.h, forward.args.rstd, true);
             NormBackward over(context, c, type, forward.args.h, forward.args.rstd, true);
-            over.args.dh = over.args.d_delta = over.args.d_residual_path;
+            over.args.dh = over.args.d_residual_path;
+            if (type != DType::bf16) over.args.d_delta = over.args.dh;
             ops::residual_norm_backward(context, apart.args);
             ops::residual_norm_backward(context, over.args);
             CHECK(same_bits(apart.args.dh, over.args.dh));
-            CHECK(same_bits(apart.args.d_delta, over.args.dh));
+            CHECK(same_bits(apart.args.d_delta, over.args.d_delta));
             CHECK(same_bits(apart.args.d_gain, over.args.d_gain));
         }
     }
@@ -227,6 +233,9 @@ TEST_SUITE("ops/norm") {
         CHECK_THROWS_AS(ops::residual_norm(context, wrong), Error);
         wrong = norm.args;
         wrong.h = {};
+        CHECK_THROWS_AS(ops::residual_norm(context, wrong), Error);
+        wrong = Norm(context, {4, 8, true, true, 0, 0}, DType::bf16, 0).args;
+        wrong.h = make(context, DType::bf16, {4, 8});
         CHECK_THROWS_AS(ops::residual_norm(context, wrong), Error);
     }
 }
