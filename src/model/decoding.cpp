@@ -49,11 +49,11 @@ DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& in
         const auto* attention = std::get_if<AttentionLayer>(&sublayers[s].body);
         if (!attention) continue;
         if (attention->cross) {
-            caches_[s].memory = context.allocate(pass.type(), {rows_, source_length_, 2 * inner});
+            caches_[s].memory = context.allocate(pass.forward_type(), {rows_, source_length_, 2 * inner});
         } else {
-            for (Tensor* t : {&caches_[s].keys, &caches_[s].values}) *t = context.allocate(pass.type(), {rows_, max_length, inner});
+            for (Tensor* t : {&caches_[s].keys, &caches_[s].values}) *t = context.allocate(pass.forward_type(), {rows_, max_length, inner});
             if (beams > 1)
-                for (Tensor* t : {&caches_[s].spare_keys, &caches_[s].spare_values}) *t = context.allocate(pass.type(), {rows_, max_length, inner});
+                for (Tensor* t : {&caches_[s].spare_keys, &caches_[s].spare_values}) *t = context.allocate(pass.forward_type(), {rows_, max_length, inner});
         }
     }
     Arena::Scope scope(context.arena);
@@ -80,8 +80,8 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
     Context& context = pass.context;
     const ModelConfig& config = model_.config();
     const int64_t inner = config.heads * config.d_kv;
-    const Tensor fused = context.allocate(pass.type(), {rows_, 3 * inner});
-    ops::matmul(context, {.a = x, .b = pass.fused_weight(layer.query, 3), .out = fused, .transpose_b = true});
+    const Tensor fused = context.allocate(x.dtype, {rows_, 3 * inner});
+    ops::matmul(context, {.a = x, .b = pass.fused_weight_of(x.dtype, layer.query, 3), .out = fused, .transpose_b = true});
     const auto at_position = [&](const Tensor& t) { return Tensor(static_cast<char*>(t.data) + position_ * inner * size_of(t.dtype), t.dtype, {rows_, inner}, max_length_ * inner); };
     copy_rows(fused.columns(inner, inner), at_position(cache.keys), rows_, inner, 3 * inner, max_length_ * inner);
     copy_rows(fused.columns(2 * inner, inner), at_position(cache.values), rows_, inner, 3 * inner, max_length_ * inner);
@@ -96,10 +96,10 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
     args.buckets = {config.buckets, config.max_distance, false};
     args.causal = true;
     args.query_offset = position_;
-    args.out = context.allocate(pass.type(), {rows_, 1, inner});
+    args.out = context.allocate(x.dtype, {rows_, 1, inner});
     ops::attention(context, args);
     const Tensor delta = context.allocate(pass.accumulate(), {rows_, config.d_model});
-    ops::matmul(context, {.a = args.out, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
+    ops::matmul(context, {.a = args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 
@@ -108,16 +108,16 @@ Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, co
     const ModelConfig& config = model_.config();
     const int64_t inner = config.heads * config.d_kv;
     ops::AttentionArgs args;
-    args.q = context.allocate(pass.type(), {rows_, 1, inner});
-    ops::matmul(context, {.a = x, .b = pass.weight(layer.query), .out = args.q, .transpose_b = true});
+    args.q = context.allocate(x.dtype, {rows_, 1, inner});
+    ops::matmul(context, {.a = x, .b = pass.weight_of(x.dtype, layer.query), .out = args.q, .transpose_b = true});
     args.k = Tensor(cache.memory.data, cache.memory.dtype, {rows_, source_length_, inner}, 2 * inner);
     args.v = Tensor(cache.memory.columns(inner, inner).data, cache.memory.dtype, {rows_, source_length_, inner}, 2 * inner);
     args.heads = args.kv_heads = config.heads;
     args.key_segments = memory_segments_;
-    args.out = context.allocate(pass.type(), {rows_, 1, inner});
+    args.out = context.allocate(x.dtype, {rows_, 1, inner});
     ops::attention(context, args);
     const Tensor delta = context.allocate(pass.accumulate(), {rows_, config.d_model});
-    ops::matmul(context, {.a = args.out, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
+    ops::matmul(context, {.a = args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 
@@ -131,8 +131,8 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
     sequence.rows = rows_, sequence.length = 1;
     sequence.routed = upload(context, std::vector<uint8_t>(static_cast<size_t>(rows_), 1), {rows_});
 
-    const auto norm = [&](const Tensor& h, const Tensor& delta, size_t gain, const Tensor& new_h) {
-        const Tensor y = context.allocate(pass.type(), {rows_, d}), rstd = context.allocate(pass.accumulate(), {rows_});
+    const auto norm = [&](const Tensor& h, const Tensor& delta, size_t gain, const Tensor& new_h, DType type) {
+        const Tensor y = context.allocate(type, {rows_, d}), rstd = context.allocate(pass.accumulate(), {rows_});
         ops::residual_norm(context, {h, delta, {}, pass.master(gain), model_.config().norm_epsilon, {}, new_h, y, rstd});
         return y;
     };
@@ -140,7 +140,7 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
     for (size_t s = 0; s < stack.sublayers.size(); ++s) {
         const SubLayer& sublayer = stack.sublayers[s];
         const Tensor new_h = context.allocate(pass.accumulate(), {rows_, d});
-        const Tensor y = norm(h, delta, sublayer.norm, new_h);
+        const Tensor y = norm(h, delta, sublayer.norm, new_h, pass.forward_type());
         h = new_h;
         if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
             delta = attention->cross ? cross_attention(pass, *attention, y, caches_[s]) : self_attention(pass, *attention, y, caches_[s]);
@@ -153,13 +153,13 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
         }
     }
     const Tensor last = context.allocate(pass.accumulate(), {rows_, d});
-    const Tensor hidden = norm(h, delta, stack.final_norm, last);
+    const Tensor hidden = norm(h, delta, stack.final_norm, last, pass.type());
     ++position_;
     return model_.logits(pass, hidden);
 }
 
 void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
-    const int64_t inner = model_.config().heads * model_.config().d_kv, size = size_of(pass.type());
+    const int64_t inner = model_.config().heads * model_.config().d_kv, size = size_of(pass.forward_type());
     for (LayerCache& cache : caches_) {
         if (!cache.keys) continue;
         require(cache.spare_keys.data != nullptr, "a cache for several beams");

@@ -43,16 +43,16 @@ FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& confi
 Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved) {
     Context& context = pass.context;
     const int64_t n = x.rows(), f = pass.config.d_ff, halves = layer.gated ? 2 : 1;
-    saved.inner = context.allocate(pass.type(), {n, halves * f});
-    saved.activated = context.allocate(pass.type(), {n, f});
-    ops::matmul(context, {.a = x, .b = pass.fused_weight(layer.input, halves), .out = saved.inner, .transpose_b = true});
+    saved.inner = context.allocate(x.dtype, {n, halves * f});
+    saved.activated = context.allocate(x.dtype, {n, f});
+    ops::matmul(context, {.a = x, .b = pass.fused_weight_of(x.dtype, layer.input, halves), .out = saved.inner, .transpose_b = true});
     ops::activation(context, {.kind = layer.activation,
                               .gated = layer.gated,
                               .in = saved.inner,
                               .dropout = pass.dropout(pass.config.dropout, layer.layer, Purpose::ffn_dropout, first_token * f),
                               .out = saved.activated});
     const Tensor delta = context.allocate(pass.accumulate(), {n, pass.config.d_model});
-    ops::matmul(context, {.a = saved.activated, .b = pass.weight(layer.output), .out = delta, .transpose_b = true});
+    ops::matmul(context, {.a = saved.activated, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 
@@ -63,15 +63,16 @@ Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor&
     Arena::Scope scope(context.arena);
     const Tensor d_activated = context.allocate(pass.type(), {n, f});
     ops::matmul(context, {.a = d_delta, .b = pass.weight(layer.output), .out = d_activated});
-    ops::matmul(context, {.a = d_delta, .b = saved.activated, .out = pass.gradient(layer.output), .transpose_a = true, .accumulate = true});
+    ops::matmul(context, {.a = d_delta, .b = pass.narrow(saved.activated), .out = pass.gradient(layer.output), .transpose_a = true, .accumulate = true});
+    const Tensor inner = pass.narrow(saved.inner);  // its gradient takes its place
     ops::activation_backward(context, {.kind = layer.activation,
                                        .gated = layer.gated,
-                                       .in = saved.inner,
+                                       .in = inner,
                                        .dropout = pass.dropout(pass.config.dropout, layer.layer, Purpose::ffn_dropout, first_token * f),
                                        .d_out = d_activated,
-                                       .d_in = saved.inner});
-    ops::matmul(context, {.a = saved.inner, .b = pass.fused_weight(layer.input, halves), .out = dx});
-    ops::matmul(context, {.a = saved.inner, .b = x, .out = pass.fused_gradient(layer.input, halves), .transpose_a = true, .accumulate = true});
+                                       .d_in = inner});
+    ops::matmul(context, {.a = inner, .b = pass.fused_weight(layer.input, halves), .out = dx});
+    ops::matmul(context, {.a = inner, .b = pass.narrow(x), .out = pass.fused_gradient(layer.input, halves), .transpose_a = true, .accumulate = true});
     return dx;
 }
 

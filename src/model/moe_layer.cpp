@@ -102,26 +102,26 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
 
     // Dispatcher and experts.
     const int64_t rows = route.row_token.elements();
-    saved.rows = context.allocate(pass.type(), {rows, d});
-    saved.inner = context.allocate(pass.type(), {rows, halves * f});
-    saved.activated = context.allocate(pass.type(), {rows, f});
-    saved.answers = context.allocate(pass.type(), {rows, d});
+    saved.rows = context.allocate(x.dtype, {rows, d});
+    saved.inner = context.allocate(x.dtype, {rows, halves * f});
+    saved.activated = context.allocate(x.dtype, {rows, f});
+    saved.answers = context.allocate(x.dtype, {rows, d});
     const auto& records = pass.parameters.records();
     ops::gather_rows(context, {x, tables_of(route), saved.rows});
     ops::grouped_matmul(context, {.a = saved.rows,
-                                  .b = pass.fused_weight(layer.input, halves),
+                                  .b = pass.fused_weight_of(x.dtype, layer.input, halves),
                                   .b_stride = records[layer.input].expert_stride,
                                   .offsets = route.offsets,
                                   .out = saved.inner,
                                   .transpose_b = true});
     ops::activation(context, expert_activation(pass, layer, saved));
     ops::grouped_matmul(context, {.a = saved.activated,
-                                  .b = pass.weight(layer.output),
+                                  .b = pass.weight_of(x.dtype, layer.output),
                                   .b_stride = records[layer.output].expert_stride,
                                   .offsets = route.offsets,
                                   .out = saved.answers,
                                   .transpose_b = true});
-    const Tensor delta = context.allocate(pass.type(), {n, d});
+    const Tensor delta = context.allocate(x.dtype, {n, d});
     ops::combine(context, {saved.answers, route.row_gate, tables_of(route), delta});
     return delta;
 }
@@ -138,14 +138,15 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
 
     // Experts, last product first. Gradients take the place of the saved values where those are not needed again.
     const Tensor d_gate = context.allocate(pass.accumulate(), route.row_gate.shape);
-    ops::combine_backward(context, {saved.answers, route.row_gate, tables_of(route), d_delta, saved.answers, d_gate});
-    const Tensor d_answers = saved.answers, d_activated = context.allocate(pass.type(), saved.activated.shape), d_inner = saved.inner;
+    const Tensor rows = pass.narrow(saved.rows), activated = pass.narrow(saved.activated), d_answers = pass.narrow(saved.answers), d_inner = pass.narrow(saved.inner);
+    ops::combine_backward(context, {d_answers, route.row_gate, tables_of(route), d_delta, d_answers, d_gate});
+    const Tensor d_activated = context.allocate(pass.type(), saved.activated.shape);
     ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output), .b_stride = records[layer.output].expert_stride, .offsets = route.offsets, .out = d_activated});
-    ops::grouped_matmul_weight(context, {d_answers, saved.activated, route.offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
+    ops::grouped_matmul_weight(context, {d_answers, activated, route.offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
     const ops::ActivationArgs forward = expert_activation(pass, layer, saved);
-    ops::activation_backward(context, {forward.kind, forward.gated, forward.in, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner});
+    ops::activation_backward(context, {forward.kind, forward.gated, d_inner, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner});
     const Tensor d_rows = d_answers;
-    ops::grouped_matmul_weight(context, {d_inner, saved.rows, route.offsets, pass.fused_gradient(layer.input, halves), records[layer.input].expert_stride});
+    ops::grouped_matmul_weight(context, {d_inner, rows, route.offsets, pass.fused_gradient(layer.input, halves), records[layer.input].expert_stride});
     ops::grouped_matmul(
         context, {.a = d_inner, .b = pass.fused_weight(layer.input, halves), .b_stride = records[layer.input].expert_stride, .offsets = route.offsets, .out = d_rows});
     ops::gather_rows_backward(context, {tables_of(route), d_rows, dx});

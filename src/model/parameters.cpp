@@ -78,9 +78,10 @@ size_t ParameterStore::declare(std::vector<Parameter> group) {
     return first;
 }
 
-void ParameterStore::allocate(DType compute, bool gradients) {
+void ParameterStore::allocate(DType compute, bool gradients, DType forward) {
     memory_.clear();
-    compute_type_ = compute;
+    compute_type_ = compute, forward_type_ = forward;
+    require(forward == compute || forward == master_type(), "a forward in the type of the compute copy or of the master weights");
     const auto array = [&](DType type) {
         const int64_t bytes = std::max<int64_t>(alignment, flat_ * size_of(type) + alignment - 1) / alignment * alignment;
         void* data = std::aligned_alloc(alignment, static_cast<size_t>(bytes));

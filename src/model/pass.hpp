@@ -27,13 +27,19 @@ struct Pass {
     uint64_t seed = 0;
     uint32_t step = 0;
     LossScales loss;
-
     DType type() const { return parameters.compute_type(); }
     DType accumulate() const { return parameters.master_type(); }
+    /// Of what the forward computes and saves; weights of that type serve it.
+    DType forward_type() const { return parameters.forward_type(); }
     Tensor weight(size_t index, int64_t expert = 0) const { return parameters.compute(parameters.records()[index], expert); }
     Tensor gradient(size_t index, int64_t expert = 0) const { return parameters.gradient(parameters.records()[index], expert); }
     /// Full-precision weight: the router computes with it.
     Tensor master(size_t index) const { return parameters.master(parameters.records()[index]); }
+    /// The copy of a weight that has a type: master or compute.
+    Tensor weight_of(DType type, size_t index) const { return type == accumulate() ? master(index) : weight(index); }
+    Tensor fused_weight_of(DType type, size_t index, int64_t count) const { return stack_rows(weight_of(type, index), index, count); }
+    /// What the forward saved, in the type of the backward's products: itself, or a copy in the arena.
+    Tensor narrow(const Tensor& saved) const;
     /// `count` records that lie side by side, as one matrix [sum of rows, cols]: a fused projection.
     Tensor fused_weight(size_t index, int64_t count) const { return stack_rows(weight(index), index, count); }
     Tensor fused_gradient(size_t index, int64_t count) const { return stack_rows(gradient(index), index, count); }

@@ -115,7 +115,7 @@ Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, con
     for (size_t s = 0; s < stack.sublayers.size(); ++s) {
         SubLayerSaved& kept = saved.sublayers[s];
         kept.h = stream(delta);
-        kept.y = context.allocate(pass.type(), {n, d});
+        kept.y = context.allocate(pass.forward_type(), {n, d});
         kept.rstd = context.allocate(pass.accumulate(), {n});
         {
             auto part = context.part("norm forward");
@@ -125,7 +125,7 @@ Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, con
         delta = forward(pass, stack.sublayers[s], sequence, memory, memory_sequence, kept);
     }
     saved.h = stream(delta);
-    saved.out = context.allocate(pass.type(), {n, d});
+    saved.out = context.allocate(stack.decoder ? pass.type() : pass.forward_type(), {n, d});  // the output layer's product is in the compute type
     saved.rstd = context.allocate(pass.accumulate(), {n});
     auto part = context.part("norm forward");
     ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, stack.sublayers.size(), sequence), pass.master(stack.final_norm), pass.config.norm_epsilon,

@@ -184,14 +184,10 @@ LossSums Transformer::train(Pass& pass, const Batch& batch) const {
         auto part = context.part("embedding");
         ops::embedding_backward(context, {ids, d_embedded, pass.gradient(embedding_)});
     };
-    embedding_backward(saved.decoder_ids, stack_backward(pass, decoder_, saved.decoder, saved.encoder_stack.out, d_hidden, d_memory, saved.decoder_stack));
+    const Tensor memory = config_.encoder_decoder ? pass.narrow(saved.encoder_stack.out) : Tensor();
+    embedding_backward(saved.decoder_ids, stack_backward(pass, decoder_, saved.decoder, memory, d_hidden, d_memory, saved.decoder_stack));
     if (config_.encoder_decoder) {
-        Tensor d_out = d_memory;
-        if (pass.type() != pass.accumulate()) {
-            d_out = context.allocate(pass.type(), d_memory.shape);
-            ops::cast(context, d_memory, d_out);
-        }
-        embedding_backward(saved.encoder_ids, stack_backward(pass, encoder_, saved.encoder, {}, d_out, {}, saved.encoder_stack));
+        embedding_backward(saved.encoder_ids, stack_backward(pass, encoder_, saved.encoder, {}, pass.narrow(d_memory), {}, saved.encoder_stack));
     }
     return sums;
 }

@@ -65,8 +65,8 @@ double peak_resident_bytes() {
 
 BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& settings) {
     BenchmarkResult result;
-    const DType type = config.train.dtype == Precision::bf16 ? DType::bf16 : DType::f32;
-    result.dtype = name_of(type);
+    const TrainingTypes types = training_types(config.train);
+    result.dtype = name_of(types.compute), result.forward = name_of(types.forward);
     result.threads = omp_get_max_threads();
     result.rows = config.data.batch_rows;
     result.source = settings.source ? settings.source : config.data.encoder_length;
@@ -77,7 +77,7 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     }
 
     Transformer model(config.model);
-    model.parameters().allocate(type, true);
+    model.parameters().allocate(types.compute, true, types.forward);
     model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
     Optimizer optimizer(config.optimizer, model.parameters());
     result.parameters = model.parameters().parameter_count();
@@ -105,7 +105,7 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     for (const auto& entry : timer.entries()) result.parts.emplace_back(entry.name, 1e3 * entry.seconds / static_cast<double>(settings.steps));
     std::sort(result.parts.begin(), result.parts.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
     result.peak_bytes = peak_resident_bytes();
-    result.matmul_flops_per_second = matmul_rate(type, settings.matmul_size);
+    result.matmul_flops_per_second = matmul_rate(types.compute, settings.matmul_size);
     return result;
 }
 
@@ -113,15 +113,15 @@ std::string to_json(const BenchmarkResult& r) {
     std::string parts;
     for (const auto& [name, ms] : r.parts) parts += fmt::format("{}\"{}\": {:.3f}", parts.empty() ? "" : ", ", name, ms);
     return fmt::format(
-        "{{\"dtype\": \"{}\", \"threads\": {}, \"rows\": {}, \"source\": {}, \"target\": {}, \"parameters\": {}, \"milliseconds\": {:.3f}, \"spread\": [{:.3f}, {:.3f}], "
+        "{{\"dtype\": \"{}\", \"forward\": \"{}\", \"threads\": {}, \"rows\": {}, \"source\": {}, \"target\": {}, \"parameters\": {}, \"milliseconds\": {:.3f}, \"spread\": [{:.3f}, {:.3f}], "
         "\"tokens_per_second\": {:.1f}, \"flops_per_second\": {:.4e}, \"matmul_flops_per_second\": {:.4e}, \"share_of_matmul\": {:.4f}, \"peak_megabytes\": {:.1f}, \"loss\": {:.4f}, "
         "\"parts\": {{{}}}}}",
-        r.dtype, r.threads, r.rows, r.source, r.target, r.parameters, 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds, r.tokens_per_second, r.flops_per_second,
+        r.dtype, r.forward, r.threads, r.rows, r.source, r.target, r.parameters, 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds, r.tokens_per_second, r.flops_per_second,
         r.matmul_flops_per_second, r.flops_per_second / r.matmul_flops_per_second, r.peak_bytes / 1e6, r.loss, parts);
 }
 
 std::string to_table(const BenchmarkResult& r) {
-    std::string text = fmt::format("{} on {} threads, {} parameters, {} x ({} + {}) tokens a step\n", r.dtype, r.threads, r.parameters, r.rows, r.source, r.target);
+    std::string text = fmt::format("{}{} on {} threads, {} parameters, {} x ({} + {}) tokens a step\n", r.dtype, r.forward == r.dtype ? "" : " with a forward in " + r.forward, r.threads, r.parameters, r.rows, r.source, r.target);
     text += fmt::format("  step            {:10.2f} ms   ({:.2f} to {:.2f})\n", 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds);
     text += fmt::format("  throughput      {:10.0f} tokens/s\n", r.tokens_per_second);
     text += fmt::format("  model rate      {:10.1f} GFLOP/s, {:.1f} % of the matrix-product rate of this run ({:.1f} GFLOP/s)\n", r.flops_per_second / 1e9,

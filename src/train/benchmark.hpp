@@ -17,7 +17,7 @@ struct BenchmarkSettings {
 };
 
 struct BenchmarkResult {
-    std::string dtype;
+    std::string dtype, forward;
     int64_t threads = 0, rows = 0, source = 0, target = 0, parameters = 0;
     double step_seconds = 0, fastest_seconds = 0, slowest_seconds = 0;  ///< median and spread of a step
     double tokens_per_second = 0;       ///< source + target tokens over the median

@@ -9,6 +9,11 @@ bool StepGradients::finite() const {
     return std::isfinite(loss) && gradient_norm < largest_norm;
 }
 
+TrainingTypes training_types(const TrainConfig& config) {
+    if (config.dtype == Precision::f32) return {DType::f32, DType::f32};
+    return {DType::bf16, config.forward == Precision::f32 ? DType::f32 : DType::bf16};
+}
+
 StepGradients compute_gradients(Context& context, Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
                                 bool dropout) {
     StepGradients result;

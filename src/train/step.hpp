@@ -10,6 +10,12 @@
 
 namespace flanmoe {
 
+/// Precisions of a training run: of the backward's products and the output layer, and of the layers' forward.
+struct TrainingTypes {
+    DType compute, forward;
+};
+TrainingTypes training_types(const TrainConfig& config);
+
 /// Loss of a step, and the norm of its gradient before clipping.
 struct StepGradients {
     LossSums sums;

@@ -23,8 +23,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-DType compute_type(const TrainConfig& config) { return config.dtype == Precision::bf16 ? DType::bf16 : DType::f32; }
-
 std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
     if (config.data.tokenizer.empty()) fail(Exit::usage, "no vocabulary is named; set data.tokenizer to a spiece.model or a folder that holds one");
     auto tokenizer = Tokenizer::load(config.data.tokenizer, config.data.sentinels);
@@ -105,7 +103,8 @@ void Trainer::State::open() {
         validation = validation_batches(config.data, *tokenizer, &data);
         report_data("data.validation", data.sources, data.epoch_examples, loader->config());
     }
-    model.parameters().allocate(compute_type(config.train), true);
+    const TrainingTypes types = training_types(config.train);
+    model.parameters().allocate(types.compute, true, types.forward);
     optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
     tokenizer_files = files_of(*tokenizer);
     at.best = config.eval.metric == "loss" ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
@@ -114,7 +113,7 @@ void Trainer::State::open() {
     } else {
         start_weights();
     }
-    matmul_rate = flanmoe::matmul_rate(compute_type(config.train), 768, 4);
+    matmul_rate = flanmoe::matmul_rate(types.compute, 768, 4);
     output = std::make_unique<RunOutput>(directory, config, at.step);
 }
 

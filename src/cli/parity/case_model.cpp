@@ -2,6 +2,7 @@
 
 #include "checkpoint/hf_config.hpp"
 #include "checkpoint/model_directory.hpp"
+#include "train/step.hpp"
 
 namespace flanmoe::cli {
 
@@ -32,7 +33,9 @@ std::unique_ptr<Transformer> load_case_model(const ParityCase& given, bool gradi
         for (const auto& [stack, spec] : given.json["routing"].items()) apply_routing(given, spec, stack == "encoder" ? config.encoder_routing : config.decoder_routing);
     }
     auto model = std::make_unique<Transformer>(config);
-    model->parameters().allocate(given.dtype, gradients);
+    // What training does by default in this precision; generation has no use for more than the compute copy.
+    const bool wide = gradients && given.dtype == DType::bf16;
+    model->parameters().allocate(given.dtype, gradients, wide ? training_types({.dtype = Precision::bf16}).forward : given.dtype);
     load_model(given.folder, model->parameters());
     return model;
 }
