@@ -3,7 +3,7 @@
 #
 # Usage:    run/real_text.sh DATA OUT [train options, e.g. --set train.threads=2]
 # DATA:     a folder with wikitext-2, tinyshakespeare, british-fiction, us-speeches, peps (text), t0-p3 (prompt/completion) and gsm8k (question/answer).
-# Cost:     45 minutes of wall time recorded on two cores that other work used too (run/README.md), under 1 GB of memory, 0.5 GB of disk; much less on a free machine.
+# Cost:     about 31 minutes on two free cores (run/README.md), under 1 GB of memory, 0.5 GB of disk.
 # Expect:   validation loss that falls throughout both stages; curve and table of a recorded run are in run/README.md.
 # Resume:   give the same command again; every stage goes on where it stopped (exit code 75: stopped and saved).
 # Held out: wikitext-2/test.txt from pretraining; from instruction tuning every 20th prompt of t0-p3 for validation and another for the evaluation,
