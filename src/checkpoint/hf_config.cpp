@@ -1,18 +1,13 @@
-#include "checkpoint/hf_config.hpp"
+#include "checkpoint/hf_config_parts.hpp"
 
 #include "checkpoint/routing_json.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <tuple>
 
 namespace flanmoe {
-
-namespace {
-
-constexpr int64_t most = int64_t{1} << 22;  // of any size in a config: what is above is no model but damage
-
-constexpr int64_t no_drops = 1'000'000;  // an expert_capacity with which nothing is dropped
 
 const char* activation_name(Activation activation) {
     switch (activation) {
@@ -32,6 +27,10 @@ Activation activation_of(const JsonReader& reader, const char* key, const std::s
     reader.refuse(key, fmt::format("asks for the activation {:?}", name),
                   "relu, gelu, gelu_new and silu are supported, each also with gated- in front");
 }
+
+namespace {
+
+constexpr int64_t no_drops = 1'000'000;  // an expert_capacity with which nothing is dropped
 
 // feed_forward_proj: "gated-gelu" is the tanh form (as in transformers), ungated "gelu" the erf form; the gated erf form, which has no name there, is
 // "gated-gelu_erf".
@@ -100,7 +99,8 @@ int64_t switch_capacity(const ModelConfig& c, int64_t row_tokens) {
 
 Json optional_rate(double rate) { return rate < 0 ? Json(nullptr) : Json(rate); }
 
-// What T5 and Switch configs cannot say. These keys stand at the top level of a flanmoe config and in the sub-object "flanmoe" of the others.
+}  // namespace
+
 void write_ours(Json& json, const ModelConfig& c) {
     json["attention_dropout_rate"] = optional_rate(c.attention_dropout);
     json["init_scale"] = c.init_scale;
@@ -128,6 +128,8 @@ void write_ours(Json& json, const ModelConfig& c) {
     json["decoder_moe"] = stack(c.decoder_sparse, c.decoder_routing);
 }
 
+namespace {
+
 void read_stack(const JsonReader& reader, const char* key, int64_t depth, std::vector<int64_t>& layers, RoutingConfig& routing) {
     if (!reader.has(key)) return;
     const JsonReader stack = reader.object(key);
@@ -143,14 +145,16 @@ void read_stack(const JsonReader& reader, const char* key, int64_t depth, std::v
     }
 }
 
+}  // namespace
+
 void read_ours(const JsonReader& reader, ModelConfig& c) {
     c.attention_dropout = reader.number("attention_dropout_rate", 0, 1, -1);
     c.init_scale = reader.number("init_scale", 0, 1e6, c.init_scale);
     c.experts = reader.integer("num_experts", 0, 65536, c.experts);
     read_projection(reader, "expert_feed_forward_proj", c.expert_activation, c.expert_gated);
-    c.expert_d_ff = reader.integer("expert_d_ff", 0, most, c.expert_d_ff);
+    c.expert_d_ff = reader.integer("expert_d_ff", 0, largest_size, c.expert_d_ff);
     c.expert_dropout = reader.number("expert_dropout_rate", 0, 1, -1);
-    c.shared_d_ff = reader.integer("shared_expert_d_ff", 0, most, c.shared_d_ff);
+    c.shared_d_ff = reader.integer("shared_expert_d_ff", 0, largest_size, c.shared_d_ff);
     c.shared_gate = reader.boolean("shared_expert_gate", c.shared_gate);
     c.extra_ffn = reader.boolean("moe_extra_ffn", c.extra_ffn);
     c.bias_per_layer = reader.boolean("relative_attention_per_layer", c.bias_per_layer);
@@ -168,19 +172,21 @@ void read_ours(const JsonReader& reader, ModelConfig& c) {
         reader.refuse("num_experts", "is 0 although there are sparse layers", "correct it");
 }
 
-// Keys that all three model types share.
+namespace {
+
+// Keys that t5, switch_transformers and flanmoe share.
 void read_t5_keys(const JsonReader& reader, ModelConfig& c) {
-    c.vocab_size = reader.integer("vocab_size", 1, most);
-    c.d_model = reader.integer("d_model", 1, most);
-    c.d_kv = reader.integer("d_kv", 1, most);
-    c.d_ff = reader.integer("d_ff", 1, most);
-    c.heads = reader.integer("num_heads", 1, most);
+    c.vocab_size = reader.integer("vocab_size", 1, largest_size);
+    c.d_model = reader.integer("d_model", 1, largest_size);
+    c.d_kv = reader.integer("d_kv", 1, largest_size);
+    c.d_ff = reader.integer("d_ff", 1, largest_size);
+    c.heads = reader.integer("num_heads", 1, largest_size);
     c.encoder_decoder = reader.boolean("is_encoder_decoder", true);
     const int64_t layers = reader.integer("num_layers", 1, 10000);
     c.encoder_layers = c.encoder_decoder ? layers : 0;
     c.decoder_layers = c.encoder_decoder ? reader.integer("num_decoder_layers", 1, 10000, layers) : layers;
     c.buckets = reader.integer("relative_attention_num_buckets", 2, 65536, 32);
-    c.max_distance = reader.integer("relative_attention_max_distance", 1, most, 128);
+    c.max_distance = reader.integer("relative_attention_max_distance", 1, largest_size, 128);
     c.dropout = reader.number("dropout_rate", 0, 1, 0.1);
     c.norm_epsilon = reader.number("layer_norm_epsilon", 0, 1, 1e-6);
     c.pad_id = reader.integer("pad_token_id", 0, c.vocab_size - 1, 0);
@@ -205,7 +211,7 @@ void read_switch_keys(const JsonReader& reader, ModelConfig& c) {
     const auto sparse = [&](const char* count_key, const char* step_key, int64_t layers) {
         const int64_t count = reader.integer(count_key, 0, layers, std::min<int64_t>(3, layers));
         const int64_t step =
-            reader.integer(step_key, 0, most, count > 0 ? layers / count : layers);  // without sparse layers the class takes the depth, too
+            reader.integer(step_key, 0, largest_size, count > 0 ? layers / count : layers);  // without sparse layers the class takes the depth, too
         return layers_of_step(step, layers);
     };
     c.encoder_sparse = sparse("num_sparse_encoder_layers", "encoder_sparse_step", c.encoder_layers);
@@ -216,21 +222,6 @@ void read_switch_keys(const JsonReader& reader, ModelConfig& c) {
     routing.jitter = reader.number("router_jitter_noise", 0, 1, 0.01);
     c.decoder_routing = routing;
     if (c.encoder_sparse.empty() && c.decoder_sparse.empty()) c.experts = 0, c.flanmoe_layout = true;  // dense, with the tensor names of Switch
-}
-
-// A config of model type t5 or switch_transformers that we wrote holds the whole truth in its sub-object, as long as both agree on the layers.
-void read_sub_object(const JsonReader& reader, ModelConfig& c) {
-    if (!reader.has("flanmoe")) return;
-    const std::vector<int64_t> encoder = c.encoder_sparse, decoder = c.decoder_sparse;
-    const int64_t experts = c.experts;
-    const JsonReader ours = reader.object("flanmoe");
-    ours.only({"attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate",
-               "shared_expert_d_ff", "shared_expert_gate", "moe_extra_ffn", "relative_attention_per_layer", "num_key_value_heads", "rope_theta",
-               "scale_attention", "qkv_bias", "attention_window", "bidirectional_prefix", "encoder_moe", "decoder_moe"});
-    c.encoder_routing = c.decoder_routing = RoutingConfig();
-    read_ours(ours, c);
-    if (c.encoder_sparse != encoder || c.decoder_sparse != decoder || c.experts != experts)
-        reader.refuse("flanmoe", "contradicts the sparse layers or experts of the other keys", "remove this key, or correct one of them");
 }
 
 void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
@@ -287,27 +278,72 @@ void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
 
 }  // namespace
 
+void read_sub_object(const JsonReader& reader, ModelConfig& c) {
+    if (!reader.has("flanmoe")) return;
+    const ModelConfig before = c;
+    const JsonReader ours = reader.object("flanmoe");
+    ours.only({"attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate",
+               "shared_expert_d_ff", "shared_expert_gate", "moe_extra_ffn", "relative_attention_per_layer", "num_key_value_heads", "rope_theta",
+               "scale_attention", "qkv_bias", "attention_window", "bidirectional_prefix", "encoder_moe", "decoder_moe", "dropout_rate",
+               "relative_attention_num_buckets", "relative_attention_max_distance"});
+    c.encoder_routing = c.decoder_routing = RoutingConfig();
+    read_ours(ours, c);
+    c.dropout = ours.number("dropout_rate", 0, 1, c.dropout);  // these three are other keys of T5's own
+    c.buckets = ours.integer("relative_attention_num_buckets", 2, 65536, c.buckets);
+    c.max_distance = ours.integer("relative_attention_max_distance", 1, largest_size, c.max_distance);
+    const auto computed = [](const ModelConfig& m) {
+        return std::tuple(m.encoder_sparse, m.decoder_sparse, m.experts, m.key_heads(), m.rotary, m.scale_attention, m.qkv_bias, m.attention_window,
+                          m.experts ? m.shared_d_ff : 0, m.experts ? m.decoder_routing.k : 0, m.experts && m.decoder_routing.normalize);
+    };
+    if (computed(c) != computed(before))
+        reader.refuse("flanmoe", "contradicts the sparse layers, experts or attention of the other keys", "remove this key, or correct one of them");
+}
+
 const char* name_of(HfLayout layout) {
     switch (layout) {
         case HfLayout::t5: return "t5";
         case HfLayout::switch_transformers: return "switch_transformers";
         case HfLayout::flanmoe: return "flanmoe";
+        case HfLayout::mixtral: return "mixtral";
+        case HfLayout::qwen2_moe: return "qwen2_moe";
     }
     return "";
 }
 
 HfLayout layout_of(const ModelConfig& config) {
-    return fits_t5(config) ? HfLayout::t5 : fits_switch(config) ? HfLayout::switch_transformers : HfLayout::flanmoe;
+    if (fits_t5(config)) return HfLayout::t5;
+    if (fits_switch(config)) return HfLayout::switch_transformers;
+    if (fits_mixtral(config)) return HfLayout::mixtral;
+    return fits_qwen2_moe(config) ? HfLayout::qwen2_moe : HfLayout::flanmoe;
 }
 
-std::string write_hf_config(const ModelConfig& c, DType weights, int64_t row_tokens) {
-    const HfLayout layout = layout_of(c);
-    Json json;
-    json["model_type"] = name_of(layout);
-    json["architectures"] = {layout == HfLayout::t5                    ? "T5ForConditionalGeneration"
-                             : layout == HfLayout::switch_transformers ? "SwitchTransformersForConditionalGeneration"
-                             : c.encoder_decoder                       ? "FlanMoeForConditionalGeneration"
-                                                                       : "FlanMoeForCausalLM"};
+namespace {
+
+const char* architecture(const ModelConfig& c, HfLayout layout) {
+    switch (layout) {
+        case HfLayout::t5: return "T5ForConditionalGeneration";
+        case HfLayout::switch_transformers: return "SwitchTransformersForConditionalGeneration";
+        case HfLayout::mixtral: return "MixtralForCausalLM";
+        case HfLayout::qwen2_moe: return "Qwen2MoeForCausalLM";
+        case HfLayout::flanmoe: break;
+    }
+    return c.encoder_decoder ? "FlanMoeForConditionalGeneration" : "FlanMoeForCausalLM";
+}
+
+void write_switch_keys(Json& json, const ModelConfig& c, int64_t row_tokens) {
+    json["num_sparse_encoder_layers"] = c.encoder_sparse.size();
+    json["num_sparse_decoder_layers"] = c.decoder_sparse.size();
+    json["encoder_sparse_step"] = *step_of_layers(c.encoder_sparse, c.encoder_layers);
+    json["decoder_sparse_step"] = *step_of_layers(c.decoder_sparse, c.decoder_layers);
+    json["num_experts"] = c.experts;
+    json["expert_capacity"] = switch_capacity(c, row_tokens);
+    json["router_bias"] = false;
+    json["router_jitter_noise"] = c.encoder_routing.jitter;
+    json["router_dtype"] = "float32";
+    json["router_ignore_padding_tokens"] = false;
+}
+
+void write_t5_keys(Json& json, const ModelConfig& c, HfLayout layout) {
     json["vocab_size"] = c.vocab_size;
     json["d_model"] = c.d_model;
     json["d_kv"] = c.d_kv;
@@ -331,20 +367,29 @@ std::string write_hf_config(const ModelConfig& c, DType weights, int64_t row_tok
     json["tie_word_embeddings"] = c.tied;
     json["scale_decoder_outputs"] = c.scale_outputs;
     json["use_cache"] = true;
+}
+
+}  // namespace
+
+std::string write_hf_config(const ModelConfig& c, DType weights, int64_t row_tokens) {
+    const HfLayout layout = layout_of(c);
+    const bool decoder_family = layout == HfLayout::mixtral || layout == HfLayout::qwen2_moe;
+    Json json;
+    json["model_type"] = name_of(layout);
+    json["architectures"] = {architecture(c, layout)};
+    if (decoder_family)
+        write_decoder_keys(json, c, layout);
+    else
+        write_t5_keys(json, c, layout);
     json["torch_dtype"] = weights == DType::bf16 ? "bfloat16" : "float32";
-    if (layout == HfLayout::switch_transformers) {
-        json["num_sparse_encoder_layers"] = c.encoder_sparse.size();
-        json["num_sparse_decoder_layers"] = c.decoder_sparse.size();
-        json["encoder_sparse_step"] = *step_of_layers(c.encoder_sparse, c.encoder_layers);
-        json["decoder_sparse_step"] = *step_of_layers(c.decoder_sparse, c.decoder_layers);
-        json["num_experts"] = c.experts;
-        json["expert_capacity"] = switch_capacity(c, row_tokens);
-        json["router_bias"] = false;
-        json["router_jitter_noise"] = c.encoder_routing.jitter;
-        json["router_dtype"] = "float32";
-        json["router_ignore_padding_tokens"] = false;
+    if (layout == HfLayout::switch_transformers) write_switch_keys(json, c, row_tokens);
+    Json& ours = layout == HfLayout::flanmoe ? json : json["flanmoe"];
+    write_ours(ours, c);
+    if (decoder_family) {
+        ours["dropout_rate"] = c.dropout;
+        ours["relative_attention_num_buckets"] = c.buckets;
+        ours["relative_attention_max_distance"] = c.max_distance;
     }
-    write_ours(layout == HfLayout::flanmoe ? json : json["flanmoe"], c);
     if (layout == HfLayout::flanmoe) json["flanmoe_layout"] = c.flanmoe_layout;
     return json.dump(2) + "\n";
 }
@@ -353,14 +398,18 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
     const ParsedJson json = parse_json_object(text, where);
     const JsonReader reader(json, where);
     const std::string type = reader.text("model_type", "");
-    if (type == "mixtral" || type == "qwen2_moe")
-        reader.refuse("model_type", fmt::format("is {:?}", type), "this family is not supported yet; t5, switch_transformers and flanmoe are");
-    if (type != "t5" && type != "switch_transformers" && type != "flanmoe")
+    const bool mixtral = type == "mixtral", decoder_family = mixtral || type == "qwen2_moe";
+    if (!decoder_family && type != "t5" && type != "switch_transformers" && type != "flanmoe")
         reader.refuse("model_type", type.empty() ? "is missing" : fmt::format("is {:?}", type),
-                      "models of type t5, switch_transformers and flanmoe are supported");
+                      "models of type t5, switch_transformers, mixtral, qwen2_moe and flanmoe are supported");
     if (reader.has("quantization_config"))
         reader.refuse("quantization_config", "is set", "quantised weights are not supported: get the unquantised model");
     ModelConfig c;
+    if (decoder_family) {
+        c = read_decoder_keys(reader, mixtral ? HfLayout::mixtral : HfLayout::qwen2_moe);
+        read_sub_object(reader, c);
+        return c;
+    }
     read_t5_keys(reader, c);
     if (type != "flanmoe" && !c.encoder_decoder) reader.refuse("is_encoder_decoder", "is false", "models of this type have an encoder and a decoder");
     if (type == "t5") {
@@ -378,7 +427,7 @@ ModelConfig parse_hf_config(std::string_view text, const std::string& where) {
 
 std::string write_generation_config(const ModelConfig& config) {
     Json json;
-    json["decoder_start_token_id"] = config.decoder_start_id;
+    json[config.encoder_decoder ? "decoder_start_token_id" : "bos_token_id"] = config.decoder_start_id;
     json["eos_token_id"] = config.eos_id;
     json["pad_token_id"] = config.pad_id;
     return json.dump(2) + "\n";

@@ -1,8 +1,9 @@
 // Hugging Face config.json <-> ModelConfig.
 //
-// Three model types: `t5` (dense encoder-decoder), `switch_transformers` (top-1 ungated experts in the layout of that class) and our own `flanmoe`
-// (the T5 keys plus what has no class there: gated experts, other routers, free choice of sparse layers, decoder-only). The first that holds a model
-// exactly is the one that is written. What the first two cannot say (capacity factors, drop-out of single sites, ...) stands under a "flanmoe" sub-
+// Five model types: `t5` (dense encoder-decoder), `switch_transformers` (top-1 ungated experts in the layout of that class), `mixtral` and `qwen2_moe`
+// (decoder-only, rotary positions, dropless top-k) and our own `flanmoe` (the T5 keys plus what has no class there: gated experts, other routers, free
+// choice of sparse layers, relative positions without an encoder). The first that holds a model exactly is the one that is written. What the classes
+// cannot say (capacity factors, drop-out of single sites, ...) stands under a "flanmoe" sub-
 // object, which transformers ignores and which restores every field. Reading refuses what we cannot compute, naming the key and the remedy.
 #pragma once
 
@@ -16,7 +17,7 @@
 
 namespace flanmoe {
 
-enum class HfLayout : uint8_t { t5, switch_transformers, flanmoe };
+enum class HfLayout : uint8_t { t5, switch_transformers, flanmoe, mixtral, qwen2_moe };
 const char* name_of(HfLayout layout);
 
 /// The layout in which a model is written.

@@ -72,7 +72,7 @@ void count(Inspection& found) {
             if (kind == TensorKind::expert) {
                 known &= found.config && found.config->experts > 0;
                 if (known)
-                    share = active_share(entry.name.starts_with("decoder.") ? found.config->decoder_routing : found.config->encoder_routing,
+                    share = active_share(entry.name.starts_with("encoder.") ? found.config->encoder_routing : found.config->decoder_routing,
                                          found.config->experts);
             }
             active += share * static_cast<double>(n);
@@ -111,7 +111,7 @@ const char* name_of(TensorKind kind) {
 TensorKind kind_of(std::string_view name) {
     if (name == "lm_head.weight") return TensorKind::head;
     if (name == "shared.weight" || contains(name, "embed_tokens")) return TensorKind::embedding;
-    if (contains(name, ".router.") || contains(name, ".gate.")) return TensorKind::router;
+    if (contains(name, ".router.") || contains(name, ".gate.") || contains(name, "shared_expert_gate")) return TensorKind::router;
     if (contains(name, ".experts.")) return TensorKind::expert;
     if (contains(name, "norm")) return TensorKind::norm;
     if (contains(name, "Attention") || contains(name, "self_attn")) return TensorKind::attention;
@@ -155,12 +155,16 @@ Inspection inspect(const fs::path& path) {
 std::string describe(const ModelConfig& c) {
     const std::string depth = c.encoder_decoder ? fmt::format("{} + {} layers", c.encoder_layers, c.decoder_layers)
                                                 : fmt::format("{} layers, decoder only", c.decoder_layers);
+    std::string attention = c.kv_heads && c.kv_heads != c.heads ? fmt::format(" ({} of keys)", c.kv_heads) : "";
+    if (c.rotary > 0) attention += fmt::format(", rotary {:g}", c.rotary);
+    if (c.attention_window > 0) attention += fmt::format(", window {}", c.attention_window);
     std::string text =
-        fmt::format("{}: {}, d_model {}, {} heads x {}, d_ff {} {}{}, vocabulary {} {}", name_of(layout_of(c)), depth, c.d_model, c.heads, c.d_kv,
+        fmt::format("{}: {}, d_model {}, {} heads x {}{}, d_ff {} {}{}, vocabulary {} {}", name_of(layout_of(c)), depth, c.d_model, c.heads, c.d_kv, attention,
                     c.d_ff, c.gated ? "gated " : "", activation_text(c.activation), c.vocab_size, c.tied ? "tied" : "untied");
     if (c.experts == 0) return text;
     text += fmt::format("\n{} experts{}, {}{}", c.experts, c.expert_d_ff && c.expert_d_ff != c.d_ff ? fmt::format(" of d_ff {}", c.expert_d_ff) : "",
                         c.expert_gated ? "gated " : "", activation_text(c.expert_activation));
+    if (c.shared_d_ff > 0) text += fmt::format(", shared expert of d_ff {}{}", c.shared_d_ff, c.shared_gate ? ", gated" : "");
     if (c.encoder_decoder) text += fmt::format("; encoder layers {}, {}", layers_text(c.encoder_sparse), router_text(c.encoder_routing));
     return text + fmt::format("; decoder layers {}, {}", layers_text(c.decoder_sparse), router_text(c.decoder_routing));
 }

@@ -2,6 +2,7 @@
 
 #include "checkpoint/hashed_file.hpp"
 #include "checkpoint/hf_config.hpp"
+#include "checkpoint/hf_names.hpp"
 #include "checkpoint/json_reader.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
@@ -25,19 +26,11 @@ constexpr const char* head_name = "lm_head.weight";
 constexpr const char* embedding_aliases[] = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"};
 // Left over in very old T5 files; no layer has it.
 constexpr const char* junk_name = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+// Left over in old Mixtral files; computed from the config.
+constexpr const char* junk_ending = ".rotary_emb.inv_freq";
 
 bool plain_name(const std::string& name) {
     return !name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
-}
-
-// T5 calls a feed-forward DenseReluDense, Switch (and our layout) mlp.
-std::string renamed(std::string name, std::string_view from, std::string_view to) {
-    const size_t at = name.find(from);
-    if (at != std::string::npos) name.replace(at, from.size(), to);
-    return name;
-}
-std::string name_in_layout(const std::string& name, HfLayout layout) {
-    return layout == HfLayout::t5 ? renamed(name, ".mlp.", ".DenseReluDense.") : renamed(name, ".DenseReluDense.", ".mlp.");
 }
 
 void create_folder(const fs::path& path) {
@@ -159,11 +152,10 @@ bool equal_values(const WeightFiles::Found& a, const WeightFiles::Found& b) {
     return std::equal(left.as<double>(), left.as<double>() + left.shape.elements(), right.as<double>());
 }
 
-// Where the values of a record are: its own name, the feed-forward's other name, or another name of the embedding.
+// Where the values of a record are: under its name in one of the layouts, or another name of the embedding.
 WeightFiles::Found locate(const WeightFiles& weights, const std::string& name) {
-    for (const HfLayout layout : {HfLayout::t5, HfLayout::flanmoe})
-        if (const WeightFiles::Found found = weights.find(name_in_layout(name, layout))) return found;
-    if (const WeightFiles::Found found = weights.find(name)) return found;
+    for (const std::string& other : names_in_layouts(name))
+        if (const WeightFiles::Found found = weights.find(other)) return found;
     if (name == embedding_name)
         for (const char* alias : embedding_aliases)
             if (const WeightFiles::Found found = weights.find(alias)) return found;
@@ -172,7 +164,7 @@ WeightFiles::Found locate(const WeightFiles& weights, const std::string& name) {
 
 // Judges a tensor that no record has taken.
 void waive(const SafetensorsFile& file, const TensorEntry& entry, const WeightFiles::Found& embedding, bool tied, const fs::path& directory) {
-    if (entry.name == junk_name) return info("{}: ignoring {}, which no layer has", file.path().string(), entry.name);
+    if (entry.name == junk_name || entry.name.ends_with(junk_ending)) return info("{}: ignoring {}, which no layer has", file.path().string(), entry.name);
     const bool alias = entry.name == embedding_aliases[0] || entry.name == embedding_aliases[1] || (tied && entry.name == head_name);
     if (!alias)
         fail(Exit::bad_checkpoint, "{}: tensor {:?} {} belongs to no parameter of this model; config.json and weights of {} do not fit each other",
@@ -241,7 +233,7 @@ ModelConfig read_model_config(const fs::path& directory) {
     ModelConfig config = parse_hf_config(read_file(path, config_limit), path.string());
     const WeightFiles weights(directory);
     const WeightFiles::Found embedding = locate(weights, embedding_name), head = weights.find(head_name);
-    if (!embedding) fail(Exit::bad_checkpoint, "{} has no tensor {}; it is not a model of the T5 family", directory.string(), embedding_name);
+    if (!embedding) fail(Exit::bad_checkpoint, "{} has no tensor {} or model.embed_tokens.weight; it is no model of a supported family", directory.string(), embedding_name);
     // Compared before anything is allocated for what config.json says.
     if (embedding.entry->shape != std::vector<int64_t>{config.vocab_size, config.d_model})
         fail(Exit::bad_checkpoint, "{}: {} has shape {} but config.json says vocab_size {} and d_model {}; they belong to different models",

@@ -51,12 +51,12 @@ Statistics of_piece(const double* values, int64_t count) {
     return s;
 }
 
-// "...experts.expert_12.wi.weight" -> 12, and the name with {e} in its place; -1 if it is no expert's tensor.
+// "...experts.expert_12.wi.weight" or "...experts.12.w1.weight" -> 12, and the name with {e} in its place; -1 if it is no expert's tensor.
 int64_t expert_of(const std::string& name, std::string& pattern) {
-    constexpr std::string_view marker = ".experts.expert_";
+    constexpr std::string_view marker = ".experts.", word = "expert_";
     const size_t at = name.find(marker);
     if (at == std::string::npos) return -1;
-    const size_t begin = at + marker.size(), end = std::min(name.find('.', begin), name.size());
+    const size_t behind = at + marker.size(), begin = name.compare(behind, word.size(), word) == 0 ? behind + word.size() : behind, end = std::min(name.find('.', begin), name.size());
     if (end == begin || end - begin > 9 ||
         !std::all_of(name.begin() + static_cast<int64_t>(begin), name.begin() + static_cast<int64_t>(end),
                      [](char c) { return c >= '0' && c <= '9'; }))

@@ -26,10 +26,10 @@ struct Numbered {
 };
 
 int rank_of(const std::string& component) {
-    constexpr const char* first[] = {"shared", "encoder", "decoder", "lm_head"};
-    for (int i = 0; i < 4; ++i)
+    constexpr const char* first[] = {"shared", "encoder", "decoder", "model", "lm_head"};
+    for (int i = 0; i < 5; ++i)
         if (component == first[i]) return i;
-    return 4;
+    return 5;
 }
 
 struct ComponentOrder {

@@ -109,6 +109,7 @@ void add_eval(CLI::App& program) {
     command.add_option("--options-key", s.keys.options, "Field of the options to choose from")->capture_default_str();
     command.add_option("--remove-suffix", s.keys.remove_suffix, "Cut this from the end of every target and option");
     command.add_option("--malformed", a->malformed, "Malformed lines: fail, or skip (and count)")->check(CLI::IsMember({"fail", "skip"}))->capture_default_str();
+    command.add_flag("--continue", a->settings.open_inputs, "Inputs are texts to go on with: no end mark after them, as a decoder-only language model expects before instruction tuning");
     command.add_flag("--no-loss", a->no_loss, "Leave out the loss");
     command.add_flag("--no-generation", a->no_generation, "Leave out what needs generated answers");
     command.add_flag("--no-options", a->no_options, "Leave out the scoring of options");

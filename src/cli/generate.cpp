@@ -26,7 +26,7 @@ struct Arguments {
     std::string file;
     GenerationSettings settings;
     int64_t batch = 32, max_inputs = 512;
-    bool jsonl = false;
+    bool jsonl = false, open = false;
 };
 
 class Session {
@@ -35,11 +35,11 @@ public:
 
     void add(const std::string& prompt, const std::string& where) {
         if (const int64_t at = find_invalid_utf8(prompt); at >= 0) fail(Exit::bad_data, "{} is not valid UTF-8 at byte {} of the line; convert it to UTF-8", where, at);
-        const auto room = static_cast<size_t>(a_.max_inputs - 1);
+        const auto room = static_cast<size_t>(a_.max_inputs - !a_.open);
         Tokens ids = loaded_.tokenizer->encode_with_sentinels(prompt);
         cut_ += ids.size() > room;
         ids.resize(std::min(ids.size(), room));
-        ids.push_back(static_cast<int32_t>(loaded_.model->config().eos_id));
+        if (!a_.open) ids.push_back(static_cast<int32_t>(loaded_.model->config().eos_id));
         texts_.push_back(prompt);
         inputs_.push_back(std::move(ids));
         if (static_cast<int64_t>(inputs_.size()) == a_.batch) flush();
@@ -53,7 +53,7 @@ public:
         settings.first_row = done_;
         settings.valid_ids = loaded_.tokenizer->size();
         settings.scores = a_.jsonl;
-        const std::vector<Generated> results = generate(context_, *loaded_.model, encoder_batch(loaded_.model->config(), inputs), settings);
+        const std::vector<Generated> results = generate(context_, *loaded_.model, input_batch(loaded_.model->config(), inputs), settings);
         for (size_t i = 0; i < results.size(); ++i) print(texts_[i], results[i]);
         std::fflush(stdout);
         done_ += static_cast<int64_t>(inputs_.size());
@@ -130,6 +130,7 @@ void add_generate(CLI::App& program) {
     command.add_option("--length-penalty", s.length_penalty, "With beams: scores are divided by length to this power")->capture_default_str();
     command.add_flag("--early-stopping", s.early_stopping, "With beams: stop when as many outputs as beams have ended");
     command.add_option("--batch", a->batch, "Prompts computed together")->check(CLI::Range(1, 1000000))->capture_default_str();
+    command.add_flag("--continue", a->open, "Prompts are texts to go on with: no end mark after them, as a decoder-only language model expects before instruction tuning");
     command.add_flag("--jsonl", a->jsonl, "Print one JSON object a prompt: prompt, output, tokens, score, ended");
     command.footer("Examples:\n  flanmoe generate runs/base --prompt 'How many apples has Tom?'\n  flanmoe generate runs/base --temperature 0.7 --top-p 0.9 --seed 3 < prompts.txt\n"
                    "  flanmoe generate t5-small --prompt 'summarize: ...' --beams 4 --max-new-tokens 100");

@@ -30,7 +30,7 @@ AnswerMetrics answers_to_validation(const Config& config) {
     const size_t wanted = std::min(all.size(), static_cast<size_t>(config.eval.samples));
     for (size_t i = 0; i < wanted; ++i) examples.push_back(std::move(all[i * all.size() / wanted]));
     EvalSettings settings;
-    settings.max_inputs = config.data.encoder_length, settings.max_targets = config.data.decoder_length;
+    settings.max_inputs = config.model.encoder_decoder ? config.data.encoder_length : config.data.decoder_length, settings.max_targets = config.data.decoder_length;
     settings.generation.max_new_tokens = config.data.decoder_length;
     return [=](Context& context, const Transformer& model) { return answer_metrics(context, model, *tokenizer, examples, settings); };
 }

@@ -104,7 +104,7 @@ private:
         Sum* scores = s.scores + r * key_tile;
         const Sum before = s.largest[i];
         Sum largest = finish_scores(scores, n, static_cast<Sum>(args_.scale), bias_.values ? bias_.row(head, i) + j0 : no_bias<Sum>);
-        if (hide || visibility.limit(i) < j0 + n) {
+        if (hide || visibility.cuts(i, j0, n)) {
             visibility.hide(i, j0, n, hide, scores);
             largest = row_max(scores, n);
         }

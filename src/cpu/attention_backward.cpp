@@ -165,7 +165,7 @@ private:
             Sum *scores = s.scores + r * strip_ld + margin, *d_p = s.d_probabilities + r * strip_ld + margin;
             Sum scale = static_cast<Sum>(f_.scale);
             const Sum* bias = bias_.values ? bias_.row(head, i) + j0 : no_bias<Sum>;
-            if (hide || visibility.limit(i) < j0 + n) {
+            if (hide || visibility.cuts(i, j0, n)) {
                 finish_scores(scores, n, scale, bias);
                 visibility.hide(i, j0, n, hide, scores);
                 scale = 1, bias = no_bias<Sum>;

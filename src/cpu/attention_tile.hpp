@@ -185,16 +185,20 @@ class Visibility {
 public:
     Visibility(const ops::AttentionArgs& args, int64_t row)
         : causal_(args.causal), offset_(args.query_offset), keys_(args.k.shape[1]),
-          prefix_(args.prefix_lengths ? args.prefix_lengths.as<int32_t>()[row] : 0),
+          window_(args.window > 0 ? args.window : INT64_MAX / 2), prefix_end_(args.prefix_ends ? args.prefix_ends.as<int32_t>() + row * args.q.shape[1] : nullptr),
           query_(args.query_segments ? args.query_segments.as<int32_t>() + row * args.q.shape[1] : nullptr),
           key_(args.key_segments ? args.key_segments.as<int32_t>() + row * args.k.shape[1] : nullptr) {}
 
     /// Keys from 0 that query i sees by position; never less for a later query.
     int64_t limit(int64_t i) const {
         if (!causal_) return keys_;
-        const int64_t position = i + offset_;
-        return std::clamp<int64_t>(position < prefix_ ? prefix_ : position + 1, 0, keys_);
+        const int64_t seen = i + offset_ + 1;
+        return std::clamp<int64_t>(prefix_end_ ? std::max<int64_t>(prefix_end_[i], seen) : seen, 0, keys_);
     }
+    /// Keys before this one lie outside of query i's window.
+    int64_t first(int64_t i) const { return causal_ ? std::max<int64_t>(0, i + offset_ + 1 - window_) : 0; }
+    /// Whether positions hide any of the keys [j0, j0 + n) from query i.
+    bool cuts(int64_t i, int64_t j0, int64_t n) const { return limit(i) < j0 + n || first(i) > j0; }
 
     /// What the segments let queries [i0, i1) see of keys [j0, j1).
     Sight segments(int64_t i0, int64_t i1, int64_t j0, int64_t j1) const {
@@ -211,8 +215,9 @@ public:
     /// Scores of query i with keys [j0, j0 + n) that it does not see become -infinity; `by_segment` = false: all segments are seen.
     template <class Sum>
     void hide(int64_t i, int64_t j0, int64_t n, bool by_segment, Sum* scores) const {
-        const int64_t visible = std::clamp<int64_t>(limit(i) - j0, 0, n);
+        const int64_t visible = std::clamp<int64_t>(limit(i) - j0, 0, n), outside = std::clamp<int64_t>(first(i) - j0, 0, visible);
         std::fill(scores + visible, scores + n, -static_cast<Sum>(INFINITY));
+        std::fill(scores, scores + outside, -static_cast<Sum>(INFINITY));
         if (by_segment) hide_segments(i, j0, visible, scores);
     }
 
@@ -245,8 +250,8 @@ private:
     }
 
     bool causal_;
-    int64_t offset_, keys_, prefix_;
-    const int32_t *query_, *key_;
+    int64_t offset_, keys_, window_;
+    const int32_t *prefix_end_, *query_, *key_;
 };
 
 // ---- bias -----------------------------------------------------------------------------------------------------------------------------

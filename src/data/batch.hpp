@@ -20,7 +20,8 @@ struct Batch {
     std::vector<int32_t> encoder_ids, encoder_segments;                    ///< [rows, encoder_length]
     std::vector<int32_t> decoder_ids, decoder_segments, decoder_targets;   ///< [rows, decoder_length]; ids are the targets shifted right within each segment
     std::vector<uint8_t> encoder_routed, decoder_routed;                   ///< 1 = the router may route it; empty: every token that is not padding
-    std::vector<int32_t> prefix_lengths;                                   ///< [rows], decoder-only prefix-LM; else empty
+    std::vector<int32_t> prefix_ends;  ///< [rows, decoder_length], decoder-only prefix-LM, else empty: of a position inside a segment's prefix (which it
+                                       ///< sees in both directions) the index in the row at which that prefix ends; 0 outside of prefixes
 
     /// Targets that count in the loss.
     int64_t target_tokens() const {

@@ -67,6 +67,9 @@ public:
         if (config_.objective == Objective::span_corruption) {
             corrupt_spans(tokens, random_noise_mask(last - first, config_.noise_density, config_.mean_span, random), first_sentinel_,
                           static_cast<int32_t>(config_.eos_id), example.inputs, example.targets);
+        } else if (config_.objective == Objective::causal_lm) {
+            example.inputs.clear();
+            example.targets = tokens;
         } else {
             const auto split = tokens.begin() + random_prefix_length(last - first, random);
             example.inputs.assign(tokens.begin(), split);
@@ -185,7 +188,7 @@ int64_t corruption_window(const DataConfig& config) {
 
 void resolve_span_corruption(DataConfig& config, const Tokenizer& tokenizer) {
     if (!config.encoder_decoder)
-        fail(Exit::usage, "data.objective = \"span_corruption\" needs an encoder-decoder model; use \"prefix_lm\" for a decoder-only one");
+        fail(Exit::usage, "data.objective = \"span_corruption\" needs an encoder-decoder model; use \"prefix_lm\" or \"causal_lm\" for a decoder-only one");
     const SpanCounts counts = span_counts(corruption_window(config), config.noise_density, config.mean_span);
     if (counts.spans > tokenizer.sentinels())
         fail(Exit::usage,
@@ -235,8 +238,8 @@ DataConfig resolve_data_config(DataConfig config, const Tokenizer& tokenizer) {
     if (config.objective == Objective::span_corruption) resolve_span_corruption(config, tokenizer);
     if (config.objective == Objective::prefix_lm && config.decoder_length == 0) config.decoder_length = config.encoder_length;
     check(config.decoder_length >= 3, "decoder_length", config.decoder_length, "set the length of the longest targets to train on");
-    if (config.objective == Objective::instruct && config.packing && !config.encoder_decoder)
-        fail(Exit::usage, "data.packing = true needs an encoder-decoder model; set data.packing = false");
+    if (config.objective == Objective::causal_lm && config.encoder_decoder)
+        fail(Exit::usage, "data.objective = \"causal_lm\" is for decoder-only models; use \"prefix_lm\" or \"span_corruption\" with an encoder");
     return config;
 }
 

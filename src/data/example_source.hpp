@@ -1,4 +1,4 @@
-// Where training examples come from: token shards cut into windows (span corruption, prefix-LM), or JSONL tokenised into memory (instruct).
+// Where training examples come from: token shards cut into windows (span corruption, prefix-LM, causal LM), or JSONL tokenised into memory (instruct).
 //
 // A source has a fixed number of slots a pass; slot and pass determine the example completely, so that any example can be made at any time, in any
 // order, on any thread.

@@ -10,8 +10,7 @@
 namespace flanmoe {
 
 void Row::clear() {
-    for (auto* values : {&encoder_ids, &encoder_segments, &decoder_ids, &decoder_segments, &decoder_targets}) values->clear();
-    prefix_length = 0;
+    for (auto* values : {&encoder_ids, &encoder_segments, &decoder_ids, &decoder_segments, &decoder_targets, &prefix_ends}) values->clear();
     examples = 0;
 }
 
@@ -24,14 +23,14 @@ void append_example(Row& row, const Example& example, const DataConfig& config) 
         append(row.encoder_ids, example.inputs);
         row.encoder_segments.resize(row.encoder_ids.size(), segment);
     } else {
-        require(segment == 1, "one example in a decoder-only row");
         append(row.decoder_ids, example.inputs);
         row.decoder_targets.resize(begin + example.inputs.size(), ignored);
-        row.prefix_length = static_cast<int32_t>(example.inputs.size()) + 1;
+        if (config.bidirectional_prefix && !example.inputs.empty()) row.prefix_ends.resize(row.decoder_ids.size(), static_cast<int32_t>(row.decoder_ids.size()));
     }
     row.decoder_ids.insert(row.decoder_ids.end(), example.targets.begin(), example.targets.end() - 1);
     append(row.decoder_targets, example.targets);
     row.decoder_segments.resize(row.decoder_targets.size(), segment);
+    if (config.bidirectional_prefix) row.prefix_ends.resize(row.decoder_targets.size(), 0);
 }
 
 bool fits(const Row& row, const Example& example, const DataConfig& config) {
@@ -75,8 +74,7 @@ Batch make_batch(const std::vector<Row>& rows, size_t first, size_t count, int64
     fill(batch.decoder_ids, &Row::decoder_ids, decoder_length, pad);
     fill(batch.decoder_segments, &Row::decoder_segments, decoder_length, 0);
     fill(batch.decoder_targets, &Row::decoder_targets, decoder_length, ignored);
-    if (!config.encoder_decoder)
-        for (size_t r = 0; r < count; ++r) batch.prefix_lengths.push_back(rows[first + r].prefix_length);
+    if (config.bidirectional_prefix) fill(batch.prefix_ends, &Row::prefix_ends, decoder_length, 0);
     return batch;
 }
 

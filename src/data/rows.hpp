@@ -3,8 +3,8 @@
 // Packing is seqio's greedy rule: an example joins the row while both its inputs and its targets still fit; the first that does not fit begins the
 // next row; nothing is reordered. So the place of a row's first example says everything about what follows, and a position is one integer.
 //
-// In a row, decoder ids are the targets shifted right by one within each segment, with the start id in front. A decoder-only row holds inputs and
-// targets as one segment; only targets count in the loss, and prefix_length = inputs + 1: the start id and the inputs see one another.
+// In a row, decoder ids are the targets shifted right by one within each segment, with the start id in front. Decoder-only, a segment is an example's
+// inputs and targets behind one another; only targets count in the loss, and with a bidirectional prefix the start id and the inputs see one another.
 #pragma once
 
 #include "data/batch.hpp"
@@ -21,7 +21,7 @@ namespace flanmoe {
 struct Row {
     std::vector<int32_t> encoder_ids, encoder_segments;
     std::vector<int32_t> decoder_ids, decoder_segments, decoder_targets;
-    int32_t prefix_length = 0;  ///< decoder-only
+    std::vector<int32_t> prefix_ends;  ///< with a bidirectional prefix: see Batch
     int32_t examples = 0;
 
     void clear();

@@ -40,6 +40,8 @@ std::vector<std::vector<size_t>> batches_by_length(std::span<const Tokens* const
     return batches;
 }
 
+namespace {
+
 Batch encoder_batch(const ModelConfig& config, std::span<const Tokens* const> inputs) {
     Batch b;
     b.rows = static_cast<int64_t>(inputs.size());
@@ -53,20 +55,49 @@ Batch encoder_batch(const ModelConfig& config, std::span<const Tokens* const> in
     return b;
 }
 
-void add_targets(const ModelConfig& config, std::span<const Tokens* const> targets, Batch& batch) {
-    batch.decoder_length = std::max<int64_t>(1, longest(targets));
-    batch.decoder_ids.assign(static_cast<size_t>(batch.rows * batch.decoder_length), static_cast<int32_t>(config.pad_id));
-    batch.decoder_segments.assign(batch.decoder_ids.size(), 0);
-    batch.decoder_targets.assign(batch.decoder_ids.size(), ignored);
-    for (size_t r = 0; r < targets.size(); ++r) {
-        const Tokens& target = *targets[r];
-        require(!target.empty(), "targets that end in the end mark");
-        Tokens shifted = {static_cast<int32_t>(config.decoder_start_id)};
-        shifted.insert(shifted.end(), target.begin(), target.end() - 1);
-        put(batch.decoder_ids, batch.decoder_length, r, shifted);
-        put(batch.decoder_segments, batch.decoder_length, r, Tokens(target.size(), 1));
-        put(batch.decoder_targets, batch.decoder_length, r, target);
+// Rows of the decoder side: `ids[r]` after the start mark, of which the first prefix[r] are input.
+void fill_decoder(const ModelConfig& config, const std::vector<Tokens>& ids, const std::vector<size_t>& prefix, Batch& b) {
+    size_t length = 0;
+    for (const Tokens& row : ids) length = std::max(length, row.size() + 1);
+    b.rows = static_cast<int64_t>(ids.size()), b.decoder_length = static_cast<int64_t>(length);
+    b.decoder_ids.assign(ids.size() * length, static_cast<int32_t>(config.pad_id));
+    b.decoder_segments.assign(b.decoder_ids.size(), 0);
+    if (config.bidirectional_prefix) b.prefix_ends.assign(b.decoder_ids.size(), 0);
+    for (size_t r = 0; r < ids.size(); ++r) {
+        b.decoder_ids[r * length] = static_cast<int32_t>(config.decoder_start_id);
+        std::copy(ids[r].begin(), ids[r].end(), b.decoder_ids.begin() + static_cast<std::ptrdiff_t>(r * length + 1));
+        std::fill_n(b.decoder_segments.begin() + static_cast<std::ptrdiff_t>(r * length), ids[r].size() + 1, 1);
+        if (config.bidirectional_prefix && prefix[r] > 0)
+            std::fill_n(b.prefix_ends.begin() + static_cast<std::ptrdiff_t>(r * length), prefix[r] + 1, static_cast<int32_t>(prefix[r] + 1));
     }
+}
+
+}  // namespace
+
+Batch input_batch(const ModelConfig& config, std::span<const Tokens* const> inputs) {
+    if (config.encoder_decoder) return encoder_batch(config, inputs);
+    std::vector<Tokens> ids;
+    std::vector<size_t> prefix;
+    for (const Tokens* input : inputs) ids.push_back(*input), prefix.push_back(input->size());
+    Batch b;
+    fill_decoder(config, ids, prefix, b);
+    return b;
+}
+
+Batch scoring_batch(const ModelConfig& config, std::span<const Tokens* const> inputs, std::span<const Tokens* const> targets) {
+    Batch b = config.encoder_decoder ? encoder_batch(config, inputs) : Batch();
+    std::vector<Tokens> ids(targets.size());
+    std::vector<size_t> prefix(targets.size(), 0);
+    for (size_t r = 0; r < targets.size(); ++r) {
+        require(!targets[r]->empty(), "targets that end in the end mark");
+        if (!config.encoder_decoder) ids[r] = *inputs[r], prefix[r] = inputs[r]->size();
+        ids[r].insert(ids[r].end(), targets[r]->begin(), targets[r]->end() - 1);
+    }
+    fill_decoder(config, ids, prefix, b);
+    b.decoder_targets.assign(b.decoder_ids.size(), ignored);
+    for (size_t r = 0; r < targets.size(); ++r)
+        std::copy(targets[r]->begin(), targets[r]->end(), b.decoder_targets.begin() + static_cast<std::ptrdiff_t>(r) * b.decoder_length + static_cast<std::ptrdiff_t>(prefix[r]));
+    return b;
 }
 
 }  // namespace flanmoe

@@ -25,9 +25,10 @@ Pass evaluation_pass(Context& context, const Transformer& model);
 /// Indices of the sequences, the longest first (equal ones in order), cut into batches within the limits.
 std::vector<std::vector<size_t>> batches_by_length(std::span<const Tokens* const> sequences, const BatchLimits& limits);
 
-/// Encoder side of a batch: sequences padded on the right to the longest.
-Batch encoder_batch(const ModelConfig& config, std::span<const Tokens* const> inputs);
-/// Adds the decoder side: targets (end mark included) shifted right.
-void add_targets(const ModelConfig& config, std::span<const Tokens* const> targets, Batch& batch);
+/// What generation starts from, padded on the right to the longest: the encoder side of a batch, or, decoder-only, prompts: the start mark and the input, as
+/// training lays them out (a prefix if the model sees its inputs in both directions).
+Batch input_batch(const ModelConfig& config, std::span<const Tokens* const> inputs);
+/// The same with targets (end mark included) to be scored: on the decoder side shifted right, or, decoder-only, behind their inputs.
+Batch scoring_batch(const ModelConfig& config, std::span<const Tokens* const> inputs, std::span<const Tokens* const> targets);
 
 }  // namespace flanmoe

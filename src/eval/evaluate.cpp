@@ -27,7 +27,6 @@ class Evaluation {
 public:
     Evaluation(Context& context, const Transformer& model, const Tokenizer& tokenizer, std::vector<TaskResult>& tasks, const EvalSettings& settings)
         : context_(context), model_(model), tokenizer_(tokenizer), settings_(settings), eos_(static_cast<int32_t>(model.config().eos_id)) {
-        if (!model.config().encoder_decoder) fail(Exit::usage, "evaluation needs an encoder-decoder model; this model is decoder-only");
         if (settings.max_inputs < 1 || settings.max_targets < 1) fail(Exit::usage, "inputs and targets need at least one token; raise max_inputs or max_targets");
         tokenizer.check_fits(model.config().vocab_size, model.config().pad_id, model.config().eos_id);
         for (TaskResult& task : tasks) {
@@ -45,14 +44,14 @@ public:
     }
 
 private:
-    // Tokens of a text with the end mark; whether it had to be cut.
-    Tokens encode(const std::string& text, int64_t most, bool& cut) const {
+    // Tokens of a text, with the end mark unless `open`; whether it had to be cut.
+    Tokens encode(const std::string& text, int64_t most, bool open, bool& cut) const {
         Tokens ids = tokenizer_.encode_with_sentinels(text);
-        if (const auto room = static_cast<size_t>(most - 1); ids.size() > room) {
+        if (const auto room = static_cast<size_t>(most - !open); ids.size() > room) {
             cut = true;
             ids.resize(room);
         }
-        ids.push_back(eos_);
+        if (!open) ids.push_back(eos_);
         return ids;
     }
 
@@ -61,10 +60,10 @@ private:
         std::vector<std::vector<Tokens>> targets(examples_.size());  // the first accepted answer, then the options
         parallel_for(static_cast<int64_t>(examples_.size()), 64, [&](int64_t begin, int64_t end) {
             for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-                inputs_[i] = encode(examples_[i]->inputs, settings_.max_inputs, answers_[i]->input_cut);
-                if (settings_.loss) targets[i].push_back(encode(examples_[i]->targets[0], settings_.max_targets, answers_[i]->target_cut));
+                inputs_[i] = encode(examples_[i]->inputs, settings_.max_inputs, settings_.open_inputs, answers_[i]->input_cut);
+                if (settings_.loss) targets[i].push_back(encode(examples_[i]->targets[0], settings_.max_targets, false, answers_[i]->target_cut));
                 if (!settings_.options) continue;
-                for (const std::string& option : examples_[i]->options) targets[i].push_back(encode(option, settings_.max_targets, answers_[i]->target_cut));
+                for (const std::string& option : examples_[i]->options) targets[i].push_back(encode(option, settings_.max_targets, false, answers_[i]->target_cut));
             }
         });
         for (size_t i = 0; i < targets.size(); ++i)
@@ -104,14 +103,14 @@ private:
     void score_batch(const std::vector<size_t>& rows) {
         std::vector<const Tokens*> inputs, targets;
         for (const size_t s : rows) inputs.push_back(&inputs_[scored_[s].input]), targets.push_back(&scored_[s].target);
-        Batch batch = encoder_batch(model_.config(), inputs);
-        add_targets(model_.config(), targets, batch);
+        const Batch batch = scoring_batch(model_.config(), inputs, targets);
         Pass pass = evaluation_pass(context_, model_);
         std::vector<double> nll;
         model_.evaluate(pass, batch, &nll);
         for (size_t r = 0; r < rows.size(); ++r) {
             double sum = 0;
-            for (size_t t = 0; t < targets[r]->size(); ++t) sum += nll[r * static_cast<size_t>(batch.decoder_length) + t];
+            const auto row = nll.begin() + static_cast<std::ptrdiff_t>(r) * batch.decoder_length;  // 0 where nothing is to be predicted
+            for (int64_t t = 0; t < batch.decoder_length; ++t) sum += row[t];
             scored_[rows[r]].log_p = -sum;
         }
     }
@@ -142,7 +141,7 @@ private:
         for (const std::vector<size_t>& rows : batches_by_length(inputs, limits)) {
             std::vector<const Tokens*> chosen;
             for (const size_t i : rows) chosen.push_back(inputs[i]);
-            const std::vector<Generated> generated = generate(context_, model_, encoder_batch(model_.config(), chosen), settings);
+            const std::vector<Generated> generated = generate(context_, model_, input_batch(model_.config(), chosen), settings);
             parallel_for(static_cast<int64_t>(rows.size()), 16, [&](int64_t begin, int64_t end) {
                 for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) {
                     Answer& answer = *answers_[rows[r]];

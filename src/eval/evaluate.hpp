@@ -23,6 +23,7 @@ struct EvalSettings {
     BatchLimits batch;
     int64_t max_inputs = 512;   ///< tokens of an input, end mark included
     int64_t max_targets = 512;  ///< the same of targets and options
+    bool open_inputs = false;   ///< inputs are texts to go on with, without an end mark: for language models that are not tuned
     int64_t limit = 0;          ///< at most so many examples of a file, the first ones; 0 = all
     bool loss = true, generate = true, options = true;  ///< what is evaluated
     ExampleKeys keys;
@@ -62,8 +63,8 @@ struct TaskResult {
 };
 
 /// One result a file, in order. Folders stand for their .jsonl files; a task's name is its file's, without the extension (below a folder: with the
-/// path inside it). Exit::missing_input, Exit::bad_data (file, line and remedy) for what cannot be read; Exit::usage for a decoder-only model or a
-/// vocabulary that does not fit.
+/// path inside it). Exit::missing_input, Exit::bad_data (file, line and remedy) for what cannot be read; Exit::usage for a vocabulary
+/// that does not fit.
 std::vector<TaskResult> evaluate_files(Context& context, const Transformer& model, const Tokenizer& tokenizer, const std::vector<std::string>& paths,
                                        const EvalSettings& settings);
 /// The same for examples in memory, as one task.

@@ -141,7 +141,7 @@ std::vector<Generated> generate_single(Context& context, const Transformer& mode
     std::vector<Generated> results(static_cast<size_t>(inputs.rows));
     std::vector<size_t> row_input(results.size());  // which input each row of the cache continues
     std::iota(row_input.begin(), row_input.end(), size_t{0});
-    std::vector<int32_t> next(results.size(), static_cast<int32_t>(model.config().decoder_start_id)), running;
+    std::vector<int32_t> next = cache.first_ids(), running;
     for (int64_t t = 0; t < settings.max_new_tokens; ++t) {
         Arena::Scope scope(context.arena);
         const std::vector<Choice> choices = chooser.choose(cache.step(pass, next), row_input, t);
@@ -245,7 +245,7 @@ std::vector<Generated> generate_beams(Context& context, const Transformer& model
     const int64_t beams = settings.beams;
     DecoderCache cache(model, pass, inputs, beams, settings.max_new_tokens);
     std::vector<BeamRow> rows(static_cast<size_t>(inputs.rows), BeamRow(settings, model.config().eos_id));
-    std::vector<int32_t> next(static_cast<size_t>(cache.rows()), static_cast<int32_t>(model.config().decoder_start_id)), source(next.size()), row_source;
+    std::vector<int32_t> next = cache.first_ids(), source(next.size()), row_source;
     for (;;) {
         Arena::Scope scope(context.arena);
         const LogProbabilities p(context, cache.step(pass, next), settings.valid_ids);
@@ -275,7 +275,6 @@ std::vector<Generated> generate_beams(Context& context, const Transformer& model
 std::vector<Generated> generate(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
     if (settings.max_new_tokens < 1 || settings.beams < 1) fail(Exit::usage, "generation needs at least one new token and one beam; raise max_new_tokens or beams");
     if (settings.beams > 1 && settings.temperature > 0) fail(Exit::usage, "beam search and sampling exclude each other; set beams to 1 or temperature to 0");
-    if (!model.config().encoder_decoder) fail(Exit::usage, "only encoder-decoder models can generate; this model is decoder-only");
     Arena::Scope scope(context.arena);
     return settings.beams > 1 ? generate_beams(context, model, inputs, settings) : generate_single(context, model, inputs, settings);
 }

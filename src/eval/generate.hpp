@@ -33,8 +33,8 @@ struct Generated {
     bool ended = false;        ///< false: cut at max_new_tokens
 };
 
-/// One result a row of `inputs` (encoder side of a batch); for beams > 1 the best finished sequence. A row's result does not depend on the others.
-/// Exit::usage for a decoder-only model or settings that exclude each other, Exit::diverged if the model's outputs are not finite.
+/// One result a row of `inputs` (see input_batch(): the encoder side of a batch, or the prompts of a decoder-only model, which the results leave out); for beams > 1 the best finished sequence. A row's result does not depend on the others.
+/// Exit::usage for settings that exclude each other, Exit::diverged if the model's outputs are not finite.
 std::vector<Generated> generate(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings);
 
 }  // namespace flanmoe

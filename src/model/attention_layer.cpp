@@ -1,13 +1,45 @@
 #include "model/attention_layer.hpp"
 
+#include "ops/bias.hpp"
 #include "ops/matmul.hpp"
+#include "ops/rotary.hpp"
 
 #include <cmath>
 
 namespace flanmoe {
 
+namespace {
+
+int64_t query_width(const ModelConfig& config) { return config.heads * config.d_kv; }
+int64_t key_width(const ModelConfig& config) { return config.key_heads() * config.d_kv; }
+
+Parameter vector_record(const Parameter& matrix) {
+    Parameter p = matrix;
+    p.name = matrix.name.substr(0, matrix.name.rfind('.')) + ".bias";
+    p.shape = {matrix.shape[0]};
+    p.init = Init::zeros;
+    return p;
+}
+
+// out = x W^T + b for `count` projections that lie side by side.
+Tensor project(Pass& pass, const AttentionLayer& layer, size_t matrix, size_t vector, int64_t count, const Tensor& x) {
+    const Tensor weight = pass.fused_weight_of(x.dtype, matrix, count), out = pass.context.allocate(x.dtype, {x.rows(), weight.rows()});
+    ops::matmul(pass.context, {.a = x, .b = weight, .out = out, .transpose_b = true});
+    if (layer.has_vectors) ops::add_bias(pass.context, {out, pass.fused_vector_of(x.dtype, vector, count)});
+    return out;
+}
+
+// Gradients of their weights; d_x, or what is added to it.
+void project_backward(Pass& pass, const AttentionLayer& layer, size_t matrix, size_t vector, int64_t count, const Tensor& x, const Tensor& d_out, const Tensor& d_x, bool accumulate) {
+    ops::matmul(pass.context, {.a = d_out, .b = pass.fused_weight(matrix, count), .out = d_x, .accumulate = accumulate});
+    ops::matmul(pass.context, {.a = d_out, .b = x, .out = pass.fused_gradient(matrix, count), .transpose_a = true, .accumulate = true});
+    if (layer.has_vectors) ops::bias_backward(pass.context, {d_out, pass.fused_vector_gradient(vector, count)});
+}
+
+}  // namespace
+
 AttentionLayer declare_attention(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool cross) {
-    const int64_t inner = config.heads * config.d_kv, d = config.d_model;
+    const int64_t inner = query_width(config), keys = key_width(config), d = config.d_model;
     // T5X: variance scale / fan_in; queries divided by d_kv besides, which stands for the missing 1/sqrt(d_kv) of the scores.
     const auto projection = [&](const char* name, Shape shape, double fan_in) {
         Parameter p;
@@ -17,10 +49,11 @@ AttentionLayer declare_attention(ParameterStore& store, const ModelConfig& confi
         p.kind = ParameterKind::attention;
         return p;
     };
-    Parameter q = projection("q", {inner, d}, static_cast<double>(d * config.d_kv));
-    Parameter k = projection("k", {inner, d}, static_cast<double>(d)), v = projection("v", {inner, d}, static_cast<double>(d));
+    Parameter q = projection("q", {inner, d}, static_cast<double>(config.scale_attention ? d : d * config.d_kv));
+    Parameter k = projection("k", {keys, d}, static_cast<double>(d)), v = projection("v", {keys, d}, static_cast<double>(d));
     AttentionLayer layer;
     layer.cross = cross;
+    layer.has_vectors = config.qkv_bias;
     if (cross) {
         layer.query = store.declare({q});
         layer.key = store.declare({k, v});
@@ -29,60 +62,96 @@ AttentionLayer declare_attention(ParameterStore& store, const ModelConfig& confi
         layer.key = layer.query + 1;
     }
     layer.output = store.declare({projection("o", {d, inner}, static_cast<double>(inner))});
+    if (!layer.has_vectors) return layer;
+    if (cross) {
+        layer.query_bias = store.declare({vector_record(q)});
+        layer.key_bias = store.declare({vector_record(k), vector_record(v)});
+    } else {
+        layer.query_bias = store.declare({vector_record(q), vector_record(k), vector_record(v)});
+        layer.key_bias = layer.query_bias + 1;
+    }
     return layer;
+}
+
+Tensor rotary_table(Context& context, const ModelConfig& config, DType type, int64_t positions) {
+    if (config.rotary == 0) return {};
+    const Tensor table = context.allocate(type, {positions, config.d_kv});
+    ops::rotary_table(context, {config.rotary, 0, table});
+    return table;
+}
+
+ops::AttentionArgs attention_rule(const Pass& pass, const AttentionLayer& layer) {
+    const ModelConfig& config = pass.config;
+    ops::AttentionArgs args;
+    args.heads = config.heads, args.kv_heads = config.key_heads();
+    if (config.scale_attention) args.scale = 1 / std::sqrt(static_cast<double>(config.d_kv));
+    if (layer.has_bias) {
+        args.bias_table = pass.master(layer.bias);
+        args.buckets = {config.buckets, config.max_distance, !layer.causal};
+    }
+    args.causal = layer.causal;
+    if (layer.causal) args.window = config.attention_window;
+    return args;
+}
+
+Tensor self_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x, int64_t length, const Tensor& rotary) {
+    const Tensor fused = project(pass, layer, layer.query, layer.query_bias, 3, x);
+    turn_projection(pass, fused, length, rotary, false);
+    return fused;
+}
+
+Tensor query_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x) { return project(pass, layer, layer.query, layer.query_bias, 1, x); }
+
+void turn_projection(Pass& pass, const Tensor& fused, int64_t length, const Tensor& rotary, bool inverse) {
+    if (!rotary) return;
+    const ModelConfig& config = pass.config;
+    const Tensor turned(fused.data, fused.dtype, {fused.rows() / length, length, query_width(config) + key_width(config)}, fused.ld);
+    ops::rotary(pass.context, {turned, config.heads + config.key_heads(), rotary, inverse});
 }
 
 Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
                          AttentionSaved& saved) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
-    const int64_t inner = config.heads * config.d_kv, n = x.rows();
-    const DType type = x.dtype;
+    const int64_t inner = query_width(config), width = key_width(config);
     const Sequence& keys = layer.cross ? *memory_sequence : sequence;
     const auto split = [](const Tensor& fused, int64_t first, int64_t count, const Sequence& s) {
         return Tensor(fused.columns(first, count).data, fused.dtype, {s.rows, s.length, count}, fused.ld);
     };
     ops::AttentionArgs& args = saved.args;
+    args = attention_rule(pass, layer);
     if (layer.cross) {
-        saved.fused = context.allocate(type, {n, inner});
-        saved.memory_fused = context.allocate(type, {memory.rows(), 2 * inner});
-        ops::matmul(context, {.a = x, .b = pass.weight_of(type, layer.query), .out = saved.fused, .transpose_b = true});
-        ops::matmul(context, {.a = memory, .b = pass.fused_weight_of(type, layer.key, 2), .out = saved.memory_fused, .transpose_b = true});
-        args.k = split(saved.memory_fused, 0, inner, keys);
-        args.v = split(saved.memory_fused, inner, inner, keys);
+        saved.fused = query_projection(pass, layer, x);
+        saved.memory_fused = project(pass, layer, layer.key, layer.key_bias, 2, memory);
     } else {
-        saved.fused = context.allocate(type, {n, 3 * inner});
-        ops::matmul(context, {.a = x, .b = pass.fused_weight_of(type, layer.query, 3), .out = saved.fused, .transpose_b = true});
-        args.k = split(saved.fused, inner, inner, keys);
-        args.v = split(saved.fused, 2 * inner, inner, keys);
+        saved.rotary = sequence.rotary;
+        saved.fused = self_projection(pass, layer, x, sequence.length, sequence.rotary);
     }
+    const Tensor& fused_keys = layer.cross ? saved.memory_fused : saved.fused;
+    const int64_t first_key = layer.cross ? 0 : inner;
     args.q = split(saved.fused, 0, inner, sequence);
-    args.heads = args.kv_heads = config.heads;
-    if (layer.has_bias) {
-        args.bias_table = pass.master(layer.bias);
-        args.buckets = {config.buckets, config.max_distance, !layer.causal};
-    }
-    args.causal = layer.causal;
+    args.k = split(fused_keys, first_key, width, keys);
+    args.v = split(fused_keys, first_key + width, width, keys);
     args.query_segments = sequence.segments;
     args.key_segments = keys.segments;
-    if (layer.causal) args.prefix_lengths = sequence.prefix_lengths;
+    if (layer.causal) args.prefix_ends = sequence.prefix_ends;
     const double rate = config.attention_dropout < 0 ? config.dropout : config.attention_dropout;
     args.dropout = pass.dropout(rate, layer.layer, layer.cross ? Purpose::cross_attention_dropout : Purpose::attention_dropout,
                                 sequence.first_row * config.heads * sequence.length * keys.length);
-    args.out = context.allocate(type, {sequence.rows, sequence.length, inner});
+    args.out = context.allocate(x.dtype, {sequence.rows, sequence.length, inner});
     args.log_sum = context.allocate(pass.accumulate(), {sequence.rows, config.heads, sequence.length});
     ops::attention(context, args);
 
-    const Tensor delta = context.allocate(pass.accumulate(), {n, config.d_model});
-    ops::matmul(context, {.a = args.out, .b = pass.weight_of(type, layer.output), .out = delta, .transpose_b = true});
+    const Tensor delta = context.allocate(pass.accumulate(), {x.rows(), config.d_model});
+    ops::matmul(context, {.a = args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 
 Tensor attention_backward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Tensor& d_delta, const Tensor& memory, const Tensor& d_memory,
                           const AttentionSaved& saved) {
     Context& context = pass.context;
-    const int64_t inner = pass.config.heads * pass.config.d_kv, n = x.rows();
-    const Tensor dx = context.allocate(pass.type(), {n, pass.config.d_model});
+    const int64_t inner = query_width(pass.config), width = key_width(pass.config);
+    const Tensor dx = context.allocate(pass.type(), {x.rows(), pass.config.d_model});
     Arena::Scope scope(context.arena);
 
     const ops::AttentionArgs& args = saved.args;
@@ -101,20 +170,16 @@ Tensor attention_backward(Pass& pass, const AttentionLayer& layer, const Tensor&
     backward.d_out = d_out;
     backward.d_q = like(d_wide, 0, args.q);
     backward.d_k = like(d_keys, first_key, args.k);
-    backward.d_v = like(d_keys, first_key + inner, args.v);
+    backward.d_v = like(d_keys, first_key + width, args.v);
     if (layer.has_bias) backward.d_bias_table = pass.gradient(layer.bias);
     ops::attention_backward(context, backward);
 
-    const Tensor d_fused = pass.narrow(d_wide), input = pass.narrow(x);
     if (layer.cross) {
-        const Tensor d_memory_fused = pass.narrow(d_memory_wide);
-        ops::matmul(context, {.a = d_fused, .b = pass.weight(layer.query), .out = dx});
-        ops::matmul(context, {.a = d_fused, .b = input, .out = pass.gradient(layer.query), .transpose_a = true, .accumulate = true});
-        ops::matmul(context, {.a = d_memory_fused, .b = pass.fused_weight(layer.key, 2), .out = d_memory, .accumulate = true});
-        ops::matmul(context, {.a = d_memory_fused, .b = memory, .out = pass.fused_gradient(layer.key, 2), .transpose_a = true, .accumulate = true});
+        project_backward(pass, layer, layer.query, layer.query_bias, 1, pass.narrow(x), pass.narrow(d_wide), dx, false);
+        project_backward(pass, layer, layer.key, layer.key_bias, 2, memory, pass.narrow(d_memory_wide), d_memory, true);
     } else {
-        ops::matmul(context, {.a = d_fused, .b = pass.fused_weight(layer.query, 3), .out = dx});
-        ops::matmul(context, {.a = d_fused, .b = input, .out = pass.fused_gradient(layer.query, 3), .transpose_a = true, .accumulate = true});
+        turn_projection(pass, d_wide, args.q.shape[1], saved.rotary, true);
+        project_backward(pass, layer, layer.query, layer.query_bias, 3, pass.narrow(x), pass.narrow(d_wide), dx, false);
     }
     return dx;
 }

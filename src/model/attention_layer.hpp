@@ -1,8 +1,9 @@
 // Self- and cross-attention sub-layers: fused projections, the attention operation, output projection.
 //
 //   self:   [q k v] = x [Wq Wk Wv]^T;  delta = attention(q, k, v) Wo^T
-//   cross:  q = x Wq^T;  [k v] = memory [Wk Wv]^T;  delta = attention(q, k, v) Wo^T       (no position bias)
-// Shapes: x [N, D], I = heads * d_kv, weights [I, D] and Wo [D, I]. Residual, norm and dropout around it belong to the stack.
+//   cross:  q = x Wq^T;  [k v] = memory [Wk Wv]^T;  delta = attention(q, k, v) Wo^T       (no positions)
+// Shapes: x [N, D], I = heads * d_kv, J = key heads * d_kv, Wq [I, D], Wk and Wv [J, D], Wo [D, I]. Options: biases on q, k and v; rotary positions, which
+// turn q and k of self-attention in place, instead of the bias table; scores x d_kv^-0.5. Residual, norm and dropout around it belong to the stack.
 #pragma once
 
 #include "model/pass.hpp"
@@ -14,19 +15,33 @@ struct AttentionLayer {
     size_t query = 0;   ///< record of Wq; Wk and Wv follow it (self), or stand in their own group (cross)
     size_t key = 0;
     size_t output = 0;
-    size_t bias = 0;    ///< record of the bias table
-    bool has_bias = false, cross = false, causal = false;
+    size_t bias = 0;    ///< record of the table of relative positions
+    size_t query_bias = 0;  ///< records of the bias vectors, grouped as the matrices are
+    size_t key_bias = 0;
+    bool has_bias = false, has_vectors = false, cross = false, causal = false;
     int layer = 0;      ///< global number, keys the dropout
 };
 
 struct AttentionSaved {
     ops::AttentionArgs args;  ///< with out and log_sum
-    Tensor fused;             ///< self: [N, 3I]; cross: q [N, I]
-    Tensor memory_fused;      ///< cross: [M, 2I]
+    Tensor fused;             ///< self: [N, I + 2J]; cross: q [N, I]
+    Tensor memory_fused;      ///< cross: [M, 2J]
+    Tensor rotary;            ///< the sequence's table; self-attention with rotary positions
 };
 
 /// Declares the records of one attention sub-layer under `prefix` ("encoder.block.0.layer.0.SelfAttention").
 AttentionLayer declare_attention(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool cross);
+
+/// Table of `positions` rotary positions; empty if the model has none.
+Tensor rotary_table(Context& context, const ModelConfig& config, DType type, int64_t positions);
+/// What config and layer say of the operation, in every mode: heads, scale, position bias, causality, window.
+ops::AttentionArgs attention_rule(const Pass& pass, const AttentionLayer& layer);
+/// q, k and v of self-attention side by side, [N, I + 2J]: biases added, q and k turned if there is a table for rows of `length` tokens.
+Tensor self_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x, int64_t length, const Tensor& rotary);
+/// Turns q and k of such a fused tensor; inverse: their gradients.
+void turn_projection(Pass& pass, const Tensor& fused, int64_t length, const Tensor& rotary, bool inverse);
+/// q of cross-attention [N, I].
+Tensor query_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x);
 
 /// delta [N, D]. `memory` (cross only) is the encoder's output [M, D] with its sequence.
 Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,

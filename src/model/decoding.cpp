@@ -35,40 +35,74 @@ Batch encoder_side(const Batch& inputs) {
     return b;
 }
 
-}  // namespace
-
-DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& inputs, int64_t beams, int64_t max_length)
-    : model_(model), rows_(inputs.rows * beams), max_length_(max_length), source_length_(inputs.encoder_length) {
-    require(model.config().encoder_decoder, "an encoder-decoder model");
-    Context& context = pass.context;
-    const int64_t inner = model.config().heads * model.config().d_kv;
-    const auto& sublayers = model.decoder().sublayers;
-    caches_.resize(sublayers.size());
-    memory_segments_ = context.allocate(DType::i32, {rows_, source_length_});
-    for (size_t s = 0; s < sublayers.size(); ++s) {
-        const auto* attention = std::get_if<AttentionLayer>(&sublayers[s].body);
-        if (!attention) continue;
-        if (attention->cross) {
-            caches_[s].memory = context.allocate(pass.forward_type(), {rows_, source_length_, 2 * inner});
-        } else {
-            for (Tensor* t : {&caches_[s].keys, &caches_[s].values}) *t = context.allocate(pass.forward_type(), {rows_, max_length, inner});
-            if (beams > 1)
-                for (Tensor* t : {&caches_[s].spare_keys, &caches_[s].spare_values}) *t = context.allocate(pass.forward_type(), {rows_, max_length, inner});
+// The decoder side of a batch, each row moved to the right so that all end together.
+Batch ending_together(const Batch& inputs, int32_t pad) {
+    const int64_t length = inputs.decoder_length;
+    Batch b;
+    b.rows = inputs.rows, b.decoder_length = length;
+    b.decoder_ids.assign(static_cast<size_t>(b.rows * length), pad);
+    b.decoder_segments.assign(b.decoder_ids.size(), 0);
+    if (!inputs.prefix_ends.empty()) b.prefix_ends.assign(b.decoder_ids.size(), 0);
+    for (int64_t r = 0; r < b.rows; ++r) {
+        int64_t real = 0;
+        while (real < length && inputs.decoder_segments[static_cast<size_t>(r * length + real)] != 0) ++real;
+        const int64_t shift = length - real;
+        for (int64_t t = 0; t < real; ++t) {
+            const auto from = static_cast<size_t>(r * length + t), to = from + static_cast<size_t>(shift);
+            b.decoder_ids[to] = inputs.decoder_ids[from];
+            b.decoder_segments[to] = 1;
+            if (!inputs.prefix_ends.empty() && inputs.prefix_ends[from] > 0) b.prefix_ends[to] = inputs.prefix_ends[from] + static_cast<int32_t>(shift);
         }
     }
+    return b;
+}
+
+}  // namespace
+
+DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& inputs, int64_t beams, int64_t new_tokens)
+    : model_(model), rows_(inputs.rows * beams), max_length_(new_tokens), source_length_(inputs.encoder_length) {
+    Context& context = pass.context;
+    const ModelConfig& config = model.config();
+    if (!config.encoder_decoder) {
+        require(inputs.decoder_length > 0, "prompts for a decoder-only model");
+        shared_ = inputs.decoder_length - 1;
+        max_length_ += shared_;
+    }
+    caches_.resize(model.decoder().sublayers.size());
+    for (size_t s = 0; s < caches_.size(); ++s) {
+        const auto* attention = std::get_if<AttentionLayer>(&model.decoder().sublayers[s].body);
+        if (!attention) continue;
+        LayerCache& cache = caches_[s];
+        if (attention->cross) {
+            cache.memory = context.allocate(pass.forward_type(), {rows_, source_length_, 2 * key_width()});
+        } else {
+            for (Tensor* t : {&cache.keys, &cache.values}) *t = context.allocate(pass.forward_type(), {rows_, max_length_, key_width()});
+            if (beams > 1)
+                for (Tensor* t : {&cache.spare_keys, &cache.spare_values}) *t = context.allocate(pass.forward_type(), {rows_, max_length_, key_width()});
+        }
+    }
+    rotary_ = rotary_table(context, config, pass.accumulate(), max_length_);
+    if (config.encoder_decoder) encode(pass, inputs, beams);
+    else read_prompts(pass, inputs, beams);
+}
+
+void DecoderCache::encode(Pass& pass, const Batch& inputs, int64_t beams) {
+    Context& context = pass.context;
+    first_ids_.assign(static_cast<size_t>(rows_), static_cast<int32_t>(model_.config().decoder_start_id));
+    memory_segments_ = context.allocate(DType::i32, {rows_, source_length_});
     Arena::Scope scope(context.arena);
     TransformerSaved saved;
     const Batch encoder_batch = encoder_side(inputs);
-    model.forward(pass, encoder_batch, saved);
+    model_.forward(pass, encoder_batch, saved);
     for (int64_t b = 0; b < beams; ++b) {
         const Tensor into(memory_segments_.as<int32_t>() + b * source_length_, DType::i32, {inputs.rows, source_length_}, beams * source_length_);
         copy_rows(saved.encoder.segments, into, inputs.rows, source_length_, source_length_, beams * source_length_);
     }
-    for (size_t s = 0; s < sublayers.size(); ++s) {
+    for (size_t s = 0; s < caches_.size(); ++s) {
         const Tensor& memory = caches_[s].memory;
         if (!memory) continue;
-        const Tensor& projected = saved.decoder_stack.sublayers[s].attention.memory_fused;  // [rows * S, 2I] of the inputs, not yet per beam
-        const int64_t block = source_length_ * 2 * inner;
+        const Tensor& projected = saved.decoder_stack.sublayers[s].attention.memory_fused;  // [rows * S, 2J] of the inputs, not yet per beam
+        const int64_t block = source_length_ * 2 * key_width();
         for (int64_t b = 0; b < beams; ++b) {
             const Tensor into(static_cast<char*>(memory.data) + b * block * size_of(memory.dtype), memory.dtype, {inputs.rows, block}, beams * block);
             copy_rows(projected, into, inputs.rows, block, block, beams * block);
@@ -76,48 +110,73 @@ DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& in
     }
 }
 
-Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache) {
+// Keys and values of every token of the prompts come from one pass. The first step goes over the last token again, at its own position, for its logits.
+void DecoderCache::read_prompts(Pass& pass, const Batch& inputs, int64_t beams) {
     Context& context = pass.context;
-    const ModelConfig& config = model_.config();
-    const int64_t inner = config.heads * config.d_kv;
-    const Tensor fused = context.allocate(x.dtype, {rows_, 3 * inner});
-    ops::matmul(context, {.a = x, .b = pass.fused_weight_of(x.dtype, layer.query, 3), .out = fused, .transpose_b = true});
-    const auto at_position = [&](const Tensor& t) { return Tensor(static_cast<char*>(t.data) + position_ * inner * size_of(t.dtype), t.dtype, {rows_, inner}, max_length_ * inner); };
-    copy_rows(fused.columns(inner, inner), at_position(cache.keys), rows_, inner, 3 * inner, max_length_ * inner);
-    copy_rows(fused.columns(2 * inner, inner), at_position(cache.values), rows_, inner, 3 * inner, max_length_ * inner);
+    const int64_t length = inputs.decoder_length, width = key_width();
+    const Batch prompts = ending_together(inputs, static_cast<int32_t>(model_.config().pad_id));
+    segments_ = context.allocate(DType::i32, {rows_, max_length_});
+    for (int64_t row = 0; row < rows_; ++row) {
+        const int64_t first = row / beams * length;
+        first_ids_.push_back(prompts.decoder_ids[static_cast<size_t>(first + length - 1)]);
+        int32_t* segments = segments_.as<int32_t>() + row * max_length_;
+        for (int64_t t = 0; t < max_length_; ++t) segments[t] = t >= shared_ ? 1 : prompts.decoder_segments[static_cast<size_t>(first + t)];
+    }
+    Arena::Scope scope(context.arena);
+    pass.no_drop = pass.route_rows_alone = true;
+    TransformerSaved saved;
+    model_.forward(pass, prompts, saved);
+    for (size_t s = 0; s < caches_.size(); ++s) {
+        LayerCache& cache = caches_[s];
+        if (!cache.keys) continue;
+        const ops::AttentionArgs& args = saved.decoder_stack.sublayers[s].attention.args;
+        const auto place = [&](const Tensor& from, const Tensor& to) {
+            if (!to) return;
+            const int64_t size = size_of(from.dtype);
+            for (int64_t row = 0; row < rows_; ++row) {
+                const Tensor tokens(static_cast<char*>(from.data) + row / beams * length * from.ld * size, from.dtype, {length, width}, from.ld);
+                const Tensor cached(static_cast<char*>(to.data) + row * max_length_ * width * size, to.dtype, {length, width});
+                copy_rows(tokens, cached, length, width, from.ld, width);
+            }
+        };
+        place(args.k, cache.keys), place(args.k, cache.spare_keys);
+        place(args.v, cache.values), place(args.v, cache.spare_values);
+    }
+    position_ = shared_;
+}
 
-    // The caches are [rows, max_length, I]; causality keeps attention away from positions that are not decoded yet.
-    ops::AttentionArgs args;
-    args.q = Tensor(fused.data, fused.dtype, {rows_, 1, inner}, 3 * inner);
+Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache) {
+    const int64_t inner = model_.config().heads * model_.config().d_kv, width = key_width();
+    const Tensor fused = self_projection(pass, layer, x, 1, rotary_ ? rotary_.slice_rows(position_, 1) : Tensor());
+    const auto at_position = [&](const Tensor& t) { return Tensor(static_cast<char*>(t.data) + position_ * width * size_of(t.dtype), t.dtype, {rows_, width}, max_length_ * width); };
+    copy_rows(fused.columns(inner, width), at_position(cache.keys), rows_, width, fused.ld, max_length_ * width);
+    copy_rows(fused.columns(inner + width, width), at_position(cache.values), rows_, width, fused.ld, max_length_ * width);
+
+    // The caches are [rows, max_length, J]; causality keeps attention away from positions that are not decoded yet.
+    ops::AttentionArgs args = attention_rule(pass, layer);
+    args.q = Tensor(fused.data, fused.dtype, {rows_, 1, inner}, fused.ld);
     args.k = cache.keys;
     args.v = cache.values;
-    args.heads = args.kv_heads = config.heads;
-    args.bias_table = pass.master(layer.bias);
-    args.buckets = {config.buckets, config.max_distance, false};
-    args.causal = true;
+    args.key_segments = segments_;
     args.query_offset = position_;
-    args.out = context.allocate(x.dtype, {rows_, 1, inner});
-    ops::attention(context, args);
-    const Tensor delta = context.allocate(pass.accumulate(), {rows_, config.d_model});
-    ops::matmul(context, {.a = args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
-    return delta;
+    return attend(pass, layer, args);
 }
 
 Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache) {
-    Context& context = pass.context;
-    const ModelConfig& config = model_.config();
-    const int64_t inner = config.heads * config.d_kv;
-    ops::AttentionArgs args;
-    args.q = context.allocate(x.dtype, {rows_, 1, inner});
-    ops::matmul(context, {.a = x, .b = pass.weight_of(x.dtype, layer.query), .out = args.q, .transpose_b = true});
-    args.k = Tensor(cache.memory.data, cache.memory.dtype, {rows_, source_length_, inner}, 2 * inner);
-    args.v = Tensor(cache.memory.columns(inner, inner).data, cache.memory.dtype, {rows_, source_length_, inner}, 2 * inner);
-    args.heads = args.kv_heads = config.heads;
+    const int64_t inner = model_.config().heads * model_.config().d_kv, width = key_width();
+    ops::AttentionArgs args = attention_rule(pass, layer);
+    args.q = query_projection(pass, layer, x).view({rows_, 1, inner});
+    args.k = Tensor(cache.memory.data, cache.memory.dtype, {rows_, source_length_, width}, 2 * width);
+    args.v = Tensor(cache.memory.columns(width, width).data, cache.memory.dtype, {rows_, source_length_, width}, 2 * width);
     args.key_segments = memory_segments_;
-    args.out = context.allocate(x.dtype, {rows_, 1, inner});
-    ops::attention(context, args);
-    const Tensor delta = context.allocate(pass.accumulate(), {rows_, config.d_model});
-    ops::matmul(context, {.a = args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
+    return attend(pass, layer, args);
+}
+
+Tensor DecoderCache::attend(Pass& pass, const AttentionLayer& layer, ops::AttentionArgs& args) {
+    args.out = pass.context.allocate(args.q.dtype, args.q.shape);
+    ops::attention(pass.context, args);
+    const Tensor delta = pass.context.allocate(pass.accumulate(), {rows_, model_.config().d_model});
+    ops::matmul(pass.context, {.a = args.out, .b = pass.weight_of(args.q.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 
@@ -159,16 +218,14 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
 }
 
 void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
-    const int64_t inner = model_.config().heads * model_.config().d_kv, size = size_of(pass.forward_type());
+    const int64_t width = key_width(), size = size_of(pass.forward_type()), bytes = (position_ - shared_) * width * size;
     for (LayerCache& cache : caches_) {
         if (!cache.keys) continue;
         require(cache.spare_keys.data != nullptr, "a cache for several beams");
         const auto gather = [&](const Tensor& from, const Tensor& to) {
+            const auto row = [&](const Tensor& t, int64_t r) { return static_cast<char*>(t.data) + (r * max_length_ + shared_) * width * size; };
             parallel_for(rows_, 8, [&](int64_t begin, int64_t end) {
-                for (int64_t r = begin; r < end; ++r) {
-                    std::memcpy(static_cast<char*>(to.data) + r * max_length_ * inner * size,
-                                static_cast<const char*>(from.data) + source[static_cast<size_t>(r)] * max_length_ * inner * size, static_cast<size_t>(position_ * inner * size));
-                }
+                for (int64_t r = begin; r < end; ++r) std::memcpy(row(to, r), row(from, source[static_cast<size_t>(r)]), static_cast<size_t>(bytes));
             });
         };
         gather(cache.keys, cache.spare_keys);
@@ -188,15 +245,16 @@ void DecoderCache::keep(std::span<const int32_t> rows) {
         for (size_t r = 0; r < rows.size(); ++r) std::memmove(data + static_cast<int64_t>(r) * stride, data + rows[r] * stride, static_cast<size_t>(bytes));
         t.shape.sizes[0] = static_cast<int64_t>(rows.size());
     };
-    const int64_t inner = model_.config().heads * model_.config().d_kv;
+    const int64_t width = key_width();
     for (LayerCache& cache : caches_) {
-        compact(cache.keys, position_ * inner);
-        compact(cache.values, position_ * inner);
-        compact(cache.spare_keys, 0);
-        compact(cache.spare_values, 0);
-        compact(cache.memory, source_length_ * 2 * inner);
+        compact(cache.keys, position_ * width);
+        compact(cache.values, position_ * width);
+        compact(cache.spare_keys, shared_ * width);
+        compact(cache.spare_values, shared_ * width);
+        compact(cache.memory, source_length_ * 2 * width);
     }
     compact(memory_segments_, source_length_);
+    compact(segments_, max_length_);
     rows_ = static_cast<int64_t>(rows.size());
 }
 

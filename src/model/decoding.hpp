@@ -1,7 +1,8 @@
 // Incremental decoding: one new position a call, keys and values of the past in caches.
 //
-// Rows are sequences being generated: beams of one input are rows that share its encoder output. Position t of every row is decoded in the same call.
-// Expert layers drop nothing and route every row by itself; what teacher forcing would have dropped is not reproduced.
+// Rows are sequences being generated: beams of one input are rows that share its encoder output or begin with its prompt. A position of every row is decoded
+// in the same call. Prompts of a decoder-only model are laid so that they end together, with hidden padding before the shorter ones: positions count by
+// their differences alone. Expert layers drop nothing and route every row by itself; what teacher forcing would have dropped is not reproduced.
 #pragma once
 
 #include "model/transformer.hpp"
@@ -13,9 +14,12 @@ namespace flanmoe {
 
 class DecoderCache {
 public:
-    /// Runs the encoder over a batch (its decoder side is ignored) and prepares caches for `beams` rows per input and `max_length` positions.
-    /// Memory stays in the pass's arena until the caller resets it.
-    DecoderCache(const Transformer& model, Pass& pass, const Batch& inputs, int64_t beams, int64_t max_length);
+    /// Runs the encoder over a batch (its decoder side is ignored), or the decoder over the prompts of a decoder-only model (the decoder side, padded on the
+    /// right), and prepares caches for `beams` rows per input and `new_tokens` steps. Memory stays in the pass's arena until the caller resets it.
+    DecoderCache(const Transformer& model, Pass& pass, const Batch& inputs, int64_t beams, int64_t new_tokens);
+
+    /// What the first step is fed: the start mark, or the last token of each row's prompt.
+    const std::vector<int32_t>& first_ids() const { return first_ids_; }
 
     /// Logits [rows, V] (accumulation type) after feeding ids[row] at the next position; valid until the enclosing arena scope ends.
     Tensor step(Pass& pass, const std::vector<int32_t>& ids);
@@ -28,16 +32,24 @@ public:
 
 private:
     struct LayerCache {
-        Tensor keys, values;      ///< self: [rows, max_length, I]
+        Tensor keys, values;      ///< self: [rows, max_length, J]
         Tensor spare_keys, spare_values;  ///< where reorder gathers to; with beams only
-        Tensor memory;            ///< cross: [rows, S, 2I]
+        Tensor memory;            ///< cross: [rows, S, 2J]
     };
+    void encode(Pass& pass, const Batch& inputs, int64_t beams);
+    void read_prompts(Pass& pass, const Batch& inputs, int64_t beams);
+    int64_t key_width() const { return model_.config().key_heads() * model_.config().d_kv; }
     Tensor self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache);
     Tensor cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache);
+    Tensor attend(Pass& pass, const AttentionLayer& layer, ops::AttentionArgs& args);
 
     const Transformer& model_;
     int64_t rows_ = 0, max_length_ = 0, position_ = 0, source_length_ = 0;
+    int64_t shared_ = 0;      ///< first positions, which all beams of an input have in common
+    std::vector<int32_t> first_ids_;
     Tensor memory_segments_;  ///< i32 [rows, S]
+    Tensor segments_;         ///< i32 [rows, max_length], decoder-only: 0 = padding before a prompt
+    Tensor rotary_;           ///< table of max_length positions, if the model has rotary ones
     std::vector<LayerCache> caches_;  ///< one a sub-layer of the decoder
 };
 

@@ -20,6 +20,11 @@ Parameter matrix(const ModelConfig& config, std::string name, Shape shape, int64
     return p;
 }
 
+void declare_records(ParameterStore& store, const ModelConfig& config, const std::string& prefix, FeedForward& layer) {
+    layer.input = store.declare(feed_forward_input_records(config, prefix, layer.gated, layer.width, 0));
+    layer.output = store.declare({feed_forward_output_record(config, prefix, layer.width, 0)});
+}
+
 }  // namespace
 
 std::vector<Parameter> feed_forward_input_records(const ModelConfig& config, const std::string& prefix, bool gated, int64_t d_ff, int64_t experts) {
@@ -35,21 +40,33 @@ FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& confi
     FeedForward layer;
     layer.gated = config.gated;
     layer.activation = config.activation;
-    layer.input = store.declare(feed_forward_input_records(config, prefix, config.gated, config.d_ff, 0));
-    layer.output = store.declare({feed_forward_output_record(config, prefix, config.d_ff, 0)});
+    layer.width = config.d_ff;
+    layer.dropout = config.dropout;
+    declare_records(store, config, prefix, layer);
+    return layer;
+}
+
+FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& config, const std::string& prefix) {
+    FeedForward layer;
+    layer.gated = config.expert_gated;
+    layer.activation = config.expert_activation;
+    layer.width = config.shared_d_ff;
+    layer.dropout = config.expert_dropout < 0 ? config.dropout : config.expert_dropout;
+    layer.purpose = Purpose::shared_expert_dropout;
+    declare_records(store, config, prefix, layer);
     return layer;
 }
 
 Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved) {
     Context& context = pass.context;
-    const int64_t n = x.rows(), f = pass.config.d_ff, halves = layer.gated ? 2 : 1;
+    const int64_t n = x.rows(), f = layer.width, halves = layer.gated ? 2 : 1;
     saved.inner = context.allocate(x.dtype, {n, halves * f});
     saved.activated = context.allocate(x.dtype, {n, f});
     ops::matmul(context, {.a = x, .b = pass.fused_weight_of(x.dtype, layer.input, halves), .out = saved.inner, .transpose_b = true});
     ops::activation(context, {.kind = layer.activation,
                               .gated = layer.gated,
                               .in = saved.inner,
-                              .dropout = pass.dropout(pass.config.dropout, layer.layer, Purpose::ffn_dropout, first_token * f),
+                              .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, first_token * f),
                               .out = saved.activated});
     const Tensor delta = context.allocate(pass.accumulate(), {n, pass.config.d_model});
     ops::matmul(context, {.a = saved.activated, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
@@ -58,7 +75,7 @@ Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& 
 
 Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, const Tensor& d_delta, const FeedForwardSaved& saved) {
     Context& context = pass.context;
-    const int64_t n = x.rows(), f = pass.config.d_ff, halves = layer.gated ? 2 : 1;
+    const int64_t n = x.rows(), f = layer.width, halves = layer.gated ? 2 : 1;
     const Tensor dx = context.allocate(pass.type(), {n, pass.config.d_model});
     Arena::Scope scope(context.arena);
     const Tensor d_activated = context.allocate(pass.type(), {n, f});
@@ -68,7 +85,7 @@ Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor&
     ops::activation_backward(context, {.kind = layer.activation,
                                        .gated = layer.gated,
                                        .in = inner,
-                                       .dropout = pass.dropout(pass.config.dropout, layer.layer, Purpose::ffn_dropout, first_token * f),
+                                       .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, first_token * f),
                                        .d_out = d_activated,
                                        .d_in = inner});
     ops::matmul(context, {.a = inner, .b = pass.fused_weight(layer.input, halves), .out = dx});

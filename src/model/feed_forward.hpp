@@ -11,6 +11,9 @@ struct FeedForward {
     size_t output = 0;
     bool gated = false;
     Activation activation = Activation::relu;
+    int64_t width = 0;          ///< F
+    double dropout = 0;         ///< rate inside, and what it is for
+    Purpose purpose = Purpose::ffn_dropout;
     int layer = 0;
 };
 
@@ -26,6 +29,8 @@ Parameter feed_forward_output_record(const ModelConfig& config, const std::strin
 
 /// Declares the records of one dense feed-forward under `prefix` ("encoder.block.0.layer.1.DenseReluDense").
 FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
+/// The same for the shared expert of a sparse layer: the experts' activation and dropout, a width of its own.
+FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
 /// delta [N, D]; first_token, the index of row 0 among the tokens of the step's batch, keys the dropout.
 Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved);
 /// Gradient of x; adds to the weights' gradients. Overwrites saved.inner.

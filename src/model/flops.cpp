@@ -11,16 +11,17 @@ double feed_forwards(const ModelConfig& c, int64_t blocks, const std::vector<int
     const double dense = feed_forward(c, static_cast<double>(c.d_ff), c.gated), moe_layers = c.experts ? static_cast<double>(sparse.size()) : 0;
     const double width = static_cast<double>(c.expert_d_ff ? c.expert_d_ff : c.d_ff);
     const double experts_per_token = routing.kind == RouterKind::expert_choice ? routing.capacity_factor : static_cast<double>(routing.k);
-    const double sparse_layer = experts_per_token * feed_forward(c, width, c.expert_gated) + 2.0 * static_cast<double>(c.d_model * c.experts) + (c.extra_ffn ? dense : 0);
+    const double sparse_layer = experts_per_token * feed_forward(c, width, c.expert_gated) + 2.0 * static_cast<double>(c.d_model * c.experts) + (c.extra_ffn ? dense : 0) +
+                                feed_forward(c, static_cast<double>(c.shared_d_ff), c.expert_gated) + (c.shared_gate ? 2.0 * static_cast<double>(c.d_model) : 0);
     return (static_cast<double>(blocks) - moe_layers) * dense + moe_layers * sparse_layer;
 }
 
 }  // namespace
 
 double forward_flops(const ModelConfig& c, const SequenceShape& shape) {
-    const double d = static_cast<double>(c.d_model), inner = static_cast<double>(c.heads * c.d_kv), rows = static_cast<double>(shape.rows);
+    const double d = static_cast<double>(c.d_model), inner = static_cast<double>(c.heads * c.d_kv), keys = static_cast<double>(c.key_heads() * c.d_kv), rows = static_cast<double>(shape.rows);
     const double s = static_cast<double>(shape.source), t = static_cast<double>(shape.target);
-    const double projections = 8.0 * d * inner;  // q, k, v, o of one token
+    const double projections = 4.0 * d * (inner + keys);  // q, k, v, o of one token
     double encoder = 0;
     if (c.encoder_decoder) {
         const double layers = static_cast<double>(c.encoder_layers);
@@ -28,7 +29,7 @@ double forward_flops(const ModelConfig& c, const SequenceShape& shape) {
     }
     const double layers = static_cast<double>(c.decoder_layers);
     double decoder = rows * t * (layers * (projections + 2.0 * t * inner) + feed_forwards(c, c.decoder_layers, c.decoder_sparse, c.decoder_routing));
-    if (c.encoder_decoder) decoder += rows * layers * (t * (4.0 * d * inner + 4.0 * s * inner) + s * 4.0 * d * inner);  // q and o of the target, k and v of the source
+    if (c.encoder_decoder) decoder += rows * layers * (t * (4.0 * d * inner + 4.0 * s * inner) + s * 4.0 * d * keys);  // q and o of the target, k and v of the source
     return encoder + decoder + rows * t * 2.0 * d * static_cast<double>(c.vocab_size);
 }
 

@@ -1,6 +1,6 @@
 // Floating-point operations of a model, without building it.
 //
-// A multiply and an add count as two. Counted: matrix products of projections, feed-forwards (k experts a token, no capacity slack), router and output layer, and
+// A multiply and an add count as two. Counted: matrix products of projections, feed-forwards (k experts a token, no capacity slack), router, shared experts and output layer, and
 // the two products of attention (causal self-attention: half of the square). Not counted: embedding lookup, norms, softmax, recomputation. Backward = twice
 // the forward.
 #pragma once

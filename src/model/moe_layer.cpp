@@ -1,10 +1,10 @@
 #include "model/moe_layer.hpp"
 
-#include "model/feed_forward.hpp"
 #include "ops/activation.hpp"
 #include "ops/dispatch.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/matmul.hpp"
+#include "ops/row_gate.hpp"
 
 namespace flanmoe {
 
@@ -71,8 +71,51 @@ MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std
     const std::string experts = prefix + ".experts.expert_{e}";
     layer.input = store.declare(feed_forward_input_records(config, experts, config.expert_gated, expert_width(config), config.experts));
     layer.output = store.declare({feed_forward_output_record(config, experts, expert_width(config), config.experts)});
+    if (config.shared_d_ff == 0) return layer;
+    layer.has_shared = true;
+    layer.shared = declare_shared_expert(store, config, prefix + ".shared_expert");
+    if (!config.shared_gate) return layer;
+    layer.shared_gated = true;
+    Parameter gate = router;
+    gate.name = prefix + ".shared_expert_gate.weight";
+    gate.shape = {1, config.d_model};
+    layer.shared_gate = store.declare({gate});
     return layer;
 }
+
+namespace {
+
+// Adds the shared expert's answer to delta.
+void shared_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& delta, MoeSaved& saved) {
+    Context& context = pass.context;
+    saved.x = x;
+    saved.shared_answer = feed_forward_forward(pass, layer.shared, x, sequence.first_token(), saved.shared);
+    if (!layer.shared_gated) return ops::add(context, saved.shared_answer, delta);
+    if (x.dtype != saved.shared_answer.dtype) {
+        const Tensor wide = saved.shared_answer;
+        saved.shared_answer = context.allocate(x.dtype, wide.shape);
+        ops::cast(context, wide, saved.shared_answer);
+    }
+    saved.shared_logit = context.allocate(pass.accumulate(), {x.rows(), 1});
+    ops::matmul(context, {.a = x, .b = pass.weight_of(x.dtype, layer.shared_gate), .out = saved.shared_logit, .transpose_b = true});
+    ops::row_gate(context, {saved.shared_answer, saved.shared_logit, delta});
+}
+
+// Adds what reaches the layer's input through the shared expert to dx.
+void shared_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const Tensor& dx, const MoeSaved& saved) {
+    Context& context = pass.context;
+    Tensor d_answer = d_delta;
+    if (layer.shared_gated) {
+        d_answer = pass.narrow(saved.shared_answer);
+        const Tensor d_logit = context.allocate(pass.type(), saved.shared_logit.shape);
+        ops::row_gate_backward(context, {d_answer, saved.shared_logit, d_delta, d_answer, d_logit});
+        ops::matmul(context, {.a = d_logit, .b = pass.narrow(saved.x), .out = pass.gradient(layer.shared_gate), .transpose_a = true, .accumulate = true});
+        ops::matmul(context, {.a = d_logit, .b = pass.weight(layer.shared_gate), .out = dx, .accumulate = true});
+    }
+    ops::add(context, feed_forward_backward(pass, layer.shared, saved.x, sequence.first_token(), d_answer, saved.shared), dx);
+}
+
+}  // namespace
 
 Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
     Context& context = pass.context;
@@ -123,6 +166,7 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
                                   .transpose_b = true});
     const Tensor delta = context.allocate(x.dtype, {n, d});
     ops::combine(context, {saved.answers, route.row_gate, tables_of(route), delta});
+    if (layer.has_shared) shared_forward(pass, layer, x, sequence, delta, saved);
     return delta;
 }
 
@@ -163,6 +207,7 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
         ops::jitter(context, {d_router_input, d_router_input, routing.jitter, key_of(pass, layer, Purpose::jitter), static_cast<uint64_t>(sequence.first_token() * d)});
     }
     ops::add(context, d_router_input, dx);
+    if (layer.has_shared) shared_backward(pass, layer, sequence, d_delta, dx, saved);
     return dx;
 }
 

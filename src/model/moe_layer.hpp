@@ -3,8 +3,10 @@
 //   dispatcher  rows sorted by expert, and the weighted sum of their answers (ops/dispatch.hpp)
 //   experts     one feed-forward per expert, as grouped products over the sorted rows
 // delta[n] = sum over the kept experts e of token n of gate[n, e] * expert_e(x[n]); a dropped token gives zero.
+// A shared expert, if there is one, adds its answer for every token, times sigmoid(x[n] . w) if it has a gate.
 #pragma once
 
+#include "model/feed_forward.hpp"
 #include "model/pass.hpp"
 #include "ops/route.hpp"
 
@@ -14,6 +16,9 @@ struct MoeLayer {
     size_t router = 0;  ///< record of Wr [E, D]
     size_t input = 0;   ///< expert records wi, or wi_0 with wi_1 behind it
     size_t output = 0;  ///< expert record wo
+    bool has_shared = false, shared_gated = false;
+    FeedForward shared;
+    size_t shared_gate = 0;  ///< record of w [1, D]
     bool decoder = false;
     int layer = 0;
 };
@@ -25,6 +30,10 @@ struct MoeSaved {
     Tensor inner;          ///< [max_rows, F] or [max_rows, 2F]
     Tensor activated;      ///< [max_rows, F]
     Tensor answers;        ///< [max_rows, D] before the gates
+    Tensor x;              ///< [N, D] the layer's input; with a shared expert
+    FeedForwardSaved shared;
+    Tensor shared_answer;  ///< [N, D] before its gate
+    Tensor shared_logit;   ///< [N, 1] of its gate, accumulation type
 };
 
 /// What a stack's routing means to the operation, in training or in evaluation.

@@ -27,6 +27,7 @@ struct Pass {
     uint64_t seed = 0;
     uint32_t step = 0;
     LossScales loss;
+
     DType type() const { return parameters.compute_type(); }
     DType accumulate() const { return parameters.master_type(); }
     /// Of what the forward computes and saves; weights of that type serve it.
@@ -43,6 +44,9 @@ struct Pass {
     /// `count` records that lie side by side, as one matrix [sum of rows, cols]: a fused projection.
     Tensor fused_weight(size_t index, int64_t count) const { return stack_rows(weight(index), index, count); }
     Tensor fused_gradient(size_t index, int64_t count) const { return stack_rows(gradient(index), index, count); }
+    /// `count` vectors that lie side by side, as one.
+    Tensor fused_vector_of(DType type, size_t index, int64_t count) const { return join(weight_of(type, index), index, count); }
+    Tensor fused_vector_gradient(size_t index, int64_t count) const { return join(gradient(index), index, count); }
     Dropout dropout(double rate, int layer, Purpose purpose, int64_t first_element) const {
         if (!training || rate <= 0) return {};
         return Dropout::with(static_cast<float>(rate), {seed, step, static_cast<uint16_t>(layer), purpose}, static_cast<uint64_t>(first_element));
@@ -54,6 +58,11 @@ private:
         for (int64_t i = 0; i < count; ++i) rows += parameters.records()[index + static_cast<size_t>(i)].shape[0];
         return Tensor(first.data, first.dtype, {rows, first.cols()});
     }
+    Tensor join(Tensor first, size_t index, int64_t count) const {
+        int64_t elements = 0;
+        for (int64_t i = 0; i < count; ++i) elements += parameters.records()[index + static_cast<size_t>(i)].elements();
+        return Tensor(first.data, first.dtype, {elements});
+    }
 };
 
 /// The rows a stack works on.
@@ -62,7 +71,8 @@ struct Sequence {
     int64_t first_row = 0;  ///< of the step's global batch
     Tensor segments;        ///< i32 [rows, length]
     Tensor routed;          ///< u8 [rows * length]: 1 = may be routed
-    Tensor prefix_lengths;  ///< optional i32 [rows]
+    Tensor prefix_ends;     ///< optional i32 [rows, length]: see Batch
+    Tensor rotary;          ///< optional [length, d_kv]: table of ops/rotary.hpp
     int64_t tokens() const { return rows * length; }
     int64_t first_token() const { return first_row * length; }
 };

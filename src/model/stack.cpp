@@ -83,6 +83,7 @@ Stack declare_stack(ParameterStore& store, const ModelConfig& config, bool decod
         int number = 0;  // of the sub-layer within its block
         const auto add = [&](auto body, const std::string& name, Purpose output_dropout) {
             body.layer = layer;
+            if constexpr (std::is_same_v<decltype(body), MoeLayer>) body.shared.layer = layer;
             SubLayer sublayer{declare_norm(store, config, name + ".layer_norm.weight"), static_cast<int>(i), output_dropout, layer, body};
             stack.sublayers.push_back(sublayer);
             ++number;
@@ -90,8 +91,9 @@ Stack declare_stack(ParameterStore& store, const ModelConfig& config, bool decod
         const auto name = [&] { return fmt::format("{}.block.{}.layer.{}", prefix, i, number); };
 
         AttentionLayer self = declare_attention(store, config, name() + ".SelfAttention", false);
-        if (i == 0 || config.bias_per_layer) bias = declare_bias_table(store, config, name() + ".SelfAttention");
-        self.bias = bias, self.has_bias = true, self.causal = decoder;
+        self.has_bias = config.rotary == 0, self.causal = decoder;
+        if (self.has_bias && (i == 0 || config.bias_per_layer)) bias = declare_bias_table(store, config, name() + ".SelfAttention");
+        self.bias = bias;
         add(self, name(), Purpose::sublayer_dropout);
         if (decoder && config.encoder_decoder) add(declare_attention(store, config, name() + ".EncDecAttention", true), name(), Purpose::cross_sublayer_dropout);
         if (std::find(sparse.begin(), sparse.end(), i) != sparse.end()) {

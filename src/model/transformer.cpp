@@ -138,13 +138,15 @@ Tensor Transformer::forward(Pass& pass, const Batch& batch, TransformerSaved& sa
     if (config_.encoder_decoder) {
         require(batch.encoder_length > 0, "inputs for the encoder");
         saved.encoder = {batch.rows, batch.encoder_length, batch.first_row, upload(context, batch.encoder_segments, {batch.rows, batch.encoder_length}),
-                         routed_mask(context, batch.encoder_routed, batch.encoder_segments), {}};
+                         routed_mask(context, batch.encoder_routed, batch.encoder_segments), {}, {}};
+        saved.encoder.rotary = rotary_table(context, config_, pass.accumulate(), batch.encoder_length);
         saved.encoder_ids = upload(context, batch.encoder_ids, {saved.encoder.tokens()});
         memory = stack_forward(pass, encoder_, embed(pass, saved.encoder_ids), saved.encoder, {}, nullptr, saved.encoder_stack);
     }
     saved.decoder = {batch.rows, batch.decoder_length, batch.first_row, upload(context, batch.decoder_segments, {batch.rows, batch.decoder_length}),
-                     routed_mask(context, batch.decoder_routed, batch.decoder_segments), {}};
-    if (!batch.prefix_lengths.empty()) saved.decoder.prefix_lengths = upload(context, batch.prefix_lengths, {batch.rows});
+                     routed_mask(context, batch.decoder_routed, batch.decoder_segments), {}, {}};
+    if (!batch.prefix_ends.empty()) saved.decoder.prefix_ends = upload(context, batch.prefix_ends, {batch.rows, batch.decoder_length});
+    saved.decoder.rotary = rotary_table(context, config_, pass.accumulate(), batch.decoder_length);
     saved.decoder_ids = upload(context, batch.decoder_ids, {saved.decoder.tokens()});
     if (!batch.decoder_targets.empty()) saved.targets = upload(context, batch.decoder_targets, {saved.decoder.tokens()});
     return stack_forward(pass, decoder_, embed(pass, saved.decoder_ids), saved.decoder, memory, &saved.encoder, saved.decoder_stack);

@@ -36,7 +36,8 @@ void check(const AttentionArgs& args) {
     require(!args.key_segments || is_integers(args.key_segments, batch * keys), "key segments i32 [batch, keys]");
     require(!args.query_segments || (args.key_segments && is_integers(args.query_segments, batch * queries)),
             "query segments i32 [batch, queries] together with key segments");
-    require(!args.prefix_lengths || (args.causal && is_integers(args.prefix_lengths, batch)), "prefix lengths i32 [batch] with causal attention");
+    require(!args.prefix_ends || (args.causal && is_integers(args.prefix_ends, batch * queries)), "prefix ends i32 [batch, queries] with causal attention");
+    require(args.window == 0 || (args.causal && args.window > 0), "a window of at least one key with causal attention");
     require(args.query_offset >= 0, "a query offset of at least 0");
 }
 

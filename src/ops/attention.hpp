@@ -3,7 +3,7 @@
 //   score(i, j) = scale * q_i . k_j + table[bucket(j - i), head]        (no 1/sqrt(K) in T5: scale = 1; cross-attention: no table)
 //   visible(i, j): key_segment[j] != 0, and query_segment[i] == key_segment[j] or query_segment[i] == 0 (a padded query sees every real
 //                  key of its row, as in the published implementations; no answer depends on it), and, if causal, j <= i + query_offset or
-//                  both i + query_offset and j lie in the row's prefix (prefix-LM)
+//                  j < prefix_end[i] (prefix-LM: i lies in a prefix that ends there), and, with a window, j > i + query_offset - window
 //   a query that sees nothing gives zeros.
 //
 // Buckets (T5, mesh_tensorflow; see bucket_of): distance n = i - j. Bidirectional: R/2 buckets a direction, +R/2
@@ -58,7 +58,9 @@ struct AttentionArgs {
     bool causal = false;
     Tensor query_segments;  ///< optional i32 [B, Sq], >= 0; without them every query is of segment 1
     Tensor key_segments;    ///< optional i32 [B, Sk], >= 0; without them (then also without query_segments) every query sees every key
-    Tensor prefix_lengths;  ///< optional i32 [B], with causal
+    Tensor prefix_ends;     ///< optional i32 [B, Sq], with causal: where the prefix that query i lies in ends, among the keys; 0 outside of one.
+                            ///< What positions let a query see never shrinks from one query to the next: prefixes do not overlap.
+    int64_t window = 0;     ///< with causal: so many keys up to the query's own position; 0 = all
     int64_t query_offset = 0;  ///< position of query 0 among the keys (incremental decoding)
     Dropout dropout;
     Tensor out;      ///< [B, Sq, H*K] out

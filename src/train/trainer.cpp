@@ -34,7 +34,8 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
 void report_data(const char* key, const SourceCounts& found, int64_t slots, const DataConfig& config) {
     info("{}: {} tokens, {} an epoch", key, found.tokens, fmt::format("{} {}", slots, found.examples > 0 ? "examples" : "windows"));
     const char* lost = config.truncation == Truncation::keep_end ? "start" : "end";
-    if (found.truncated_inputs) warn("{}: {} of {} inputs are longer than data.encoder_length and lose their {}", key, found.truncated_inputs, found.examples, lost);
+    const char* room = config.encoder_decoder ? "data.encoder_length" : "what data.decoder_length leaves beside their targets";
+    if (found.truncated_inputs) warn("{}: {} of {} inputs are longer than {} and lose their {}", key, found.truncated_inputs, found.examples, room, lost);
     if (found.truncated_targets) warn("{}: {} of {} targets are longer than data.decoder_length and lose their end", key, found.truncated_targets, found.examples);
     if (found.dropped) warn("{}: {} of {} examples are too long and dropped (data.truncation)", key, found.dropped, found.examples);
     if (found.malformed) warn("{}: {} malformed lines are skipped (data.malformed)", key, found.malformed);
@@ -45,7 +46,8 @@ void check_same_model(const std::filesystem::path& source, const ModelConfig& mo
     Config theirs, ours;
     theirs.model = read_model_config(source), ours.model = model;
     for (const Difference& d : differences(theirs, ours)) {
-        for (const char* key : {"heads", "d_kv", "activation", "tied", "scale_outputs", "buckets", "max_distance", "bias_per_layer", "norm_epsilon", "pad_id", "eos_id", "decoder_start_id"})
+        for (const char* key : {"heads", "d_kv", "kv_heads", "activation", "tied", "scale_outputs", "buckets", "max_distance", "bias_per_layer", "rotary", "scale_attention",
+                                "attention_window", "norm_epsilon", "pad_id", "eos_id", "decoder_start_id"})
             if (d.key == std::string("model.") + key)
                 fail(Exit::bad_checkpoint, "{} was trained with {} = {}, but this run has {}; use its value, or start from another checkpoint", source.string(), d.key, d.old_value, d.new_value);
     }

@@ -98,6 +98,8 @@ TEST_SUITE("cli/parity") {
             {"t5-one", {DType::f64, DType::f32, DType::bf16}}, {"t5-far", {DType::f64, DType::f32, DType::bf16}}, {"t5-v10", {DType::f64, DType::f32}},
             {"t5-v11", {DType::f64, DType::f32}},              {"switch-every", {DType::f64, DType::f32}},        {"train-dense", {DType::f64}},
             {"train-switch", {DType::f64, DType::f32}},        {"generate-t5", {DType::f64, DType::f32}},
+            {"mixtral", {DType::f64, DType::f32}},             {"qwen2-moe", {DType::f64, DType::f32}},           {"generate-mixtral", {DType::f64, DType::f32}},
+            {"prefix-lm", {DType::f64, DType::f32}},           {"glam", {DType::f64, DType::f32}},
         };
         for (const auto& c : cases) {
             for (const DType dtype : c.dtypes) {

@@ -21,7 +21,7 @@ namespace {
 bool same(const Batch& a, const Batch& b) {
     return a.rows == b.rows && a.encoder_length == b.encoder_length && a.decoder_length == b.decoder_length && a.first_row == b.first_row &&
            a.encoder_ids == b.encoder_ids && a.encoder_segments == b.encoder_segments && a.decoder_ids == b.decoder_ids &&
-           a.decoder_segments == b.decoder_segments && a.decoder_targets == b.decoder_targets && a.prefix_lengths == b.prefix_lengths;
+           a.decoder_segments == b.decoder_segments && a.decoder_targets == b.decoder_targets && a.prefix_ends == b.prefix_ends;
 }
 
 bool same(const StepBatch& a, const StepBatch& b) {
@@ -198,18 +198,31 @@ TEST_SUITE("data/loader") {
         config.encoder_decoder = false;
         config.encoder_length = 0;
         config.decoder_length = 64;
+        CHECK(Loader(config, small_tokenizer()).next()[0].prefix_ends.empty());  // causal throughout
+        config.bidirectional_prefix = true;
         Loader decoder(config, small_tokenizer());
         const Batch batch = decoder.next()[0];
         CHECK(batch.encoder_length == 0);
-        REQUIRE(batch.prefix_lengths.size() == 4);
+        REQUIRE(batch.prefix_ends.size() == batch.decoder_ids.size());
+        const int32_t prefix = batch.prefix_ends[0];
+        for (int32_t t = 0; t < 64; ++t) CHECK(batch.prefix_ends[static_cast<size_t>(t)] == (t < prefix ? prefix : 0));
         check_shape(batch, decoder.config());
         CHECK(std::vector<int32_t>(batch.decoder_ids.begin() + 1, batch.decoder_ids.begin() + 64) ==
               std::vector<int32_t>(window.begin(), window.begin() + 63));
-        // Position t is shown the prefix when t < prefix_length; the last of these predicts the first target.
+        // Position t is shown the prefix when it lies inside; the last of these predicts the first target.
         for (int32_t t = 0; t < 64; ++t)
-            CHECK(batch.decoder_targets[static_cast<size_t>(t)] == (t < batch.prefix_lengths[0] - 1 ? ignored : window[static_cast<size_t>(t)]));
+            CHECK(batch.decoder_targets[static_cast<size_t>(t)] == (t < prefix - 1 ? ignored : window[static_cast<size_t>(t)]));
+        config.objective = Objective::causal_lm;
+        Loader causal(config, small_tokenizer());
+        const Batch all = causal.next()[0];
+        check_shape(all, causal.config());
+        CHECK(std::vector<int32_t>(all.decoder_targets.begin(), all.decoder_targets.begin() + 64) == window);
+        CHECK(std::vector<int32_t>(all.decoder_ids.begin() + 1, all.decoder_ids.begin() + 64) == std::vector<int32_t>(window.begin(), window.begin() + 63));
+        CHECK(std::all_of(all.prefix_ends.begin(), all.prefix_ends.end(), [](int32_t end) { return end == 0; }));
         config.objective = Objective::span_corruption;
         CHECK(contains(failure(Exit::usage, [&] { Loader(config, small_tokenizer()); }), "needs an encoder-decoder model"));
+        config.objective = Objective::causal_lm, config.encoder_decoder = true, config.encoder_length = 64;
+        CHECK(contains(failure(Exit::usage, [&] { Loader(config, small_tokenizer()); }), "is for decoder-only models"));
     }
 
     TEST_CASE("packing: seqio's rule, segments, and an epoch in which no example is lost") {
@@ -268,18 +281,41 @@ TEST_SUITE("data/loader") {
         config.encoder_decoder = false;
         config.encoder_length = 0;
         config.decoder_length = 160;
+        config.bidirectional_prefix = true;
         Loader decoder(config, small_tokenizer());
         const Batch batch = decoder.next()[0];
         check_shape(batch, config);
         for (int64_t r = 0; r < batch.rows; ++r) {
-            const auto first = static_cast<size_t>(r * batch.decoder_length),
-                       prefix = static_cast<size_t>(batch.prefix_lengths[static_cast<size_t>(r)]);
+            const auto first = static_cast<size_t>(r * batch.decoder_length), prefix = static_cast<size_t>(batch.prefix_ends[first]);
             CHECK(batch.decoder_ids[first + prefix - 1] == 1);  // inputs end in the end mark
             CHECK(batch.decoder_targets[first + prefix - 2] == ignored);
             CHECK(batch.decoder_targets[first + prefix - 1] != ignored);
         }
+
+        // Packed: every segment begins with the start mark and a prefix of its own, and only what follows the prefix is predicted.
         config.packing = true;
-        CHECK(contains(failure(Exit::usage, [&] { Loader(config, small_tokenizer()); }), "set data.packing = false"));
+        Loader packed(config, small_tokenizer());
+        const Batch rows = packed.next()[0];
+        check_shape(rows, config);
+        CHECK(*std::max_element(rows.decoder_segments.begin(), rows.decoder_segments.end()) > 1);
+        for (int64_t i = 0; i < static_cast<int64_t>(rows.decoder_ids.size()); ++i) {
+            const auto at = static_cast<size_t>(i);
+            const int64_t t = i % rows.decoder_length;
+            if (rows.decoder_segments[at] == 0) {
+                CHECK(rows.prefix_ends[at] == 0);
+                CHECK(rows.decoder_targets[at] == ignored);
+                continue;
+            }
+            const bool begins = t == 0 || rows.decoder_segments[at - 1] != rows.decoder_segments[at];
+            if (begins) CHECK(rows.decoder_ids[at] == 0);
+            if (rows.prefix_ends[at] > 0) {
+                CHECK(rows.prefix_ends[at] > t);
+                CHECK((rows.decoder_targets[at] == ignored) == (t + 1 < rows.prefix_ends[at]));
+            } else {
+                CHECK_FALSE(begins);
+                CHECK(rows.decoder_targets[at] != ignored);
+            }
+        }
     }
 
     TEST_CASE("truncation by the named rule, counted, end marks kept") {

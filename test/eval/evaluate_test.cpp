@@ -14,8 +14,7 @@ using namespace flanmoe::testing;
 
 namespace {
 
-std::unique_ptr<Transformer> random_model(bool sparse = false, DType dtype = DType::f64) {
-    ModelConfig config = sparse ? test::small_switch() : test::small_t5(true);
+std::unique_ptr<Transformer> random_model(ModelConfig config = test::small_t5(true), DType dtype = DType::f64) {
     config.vocab_size = small_tokenizer()->vocabulary_rows();
     auto model = std::make_unique<Transformer>(config);
     model->parameters().allocate(dtype, false);
@@ -46,8 +45,7 @@ double log_p_alone(const Transformer& model, const std::string& inputs, const st
     };
     const Tokens source = ids(inputs), answer = ids(target);
     const Tokens *source_pointer = &source, *answer_pointer = &answer;
-    Batch batch = encoder_batch(model.config(), {&source_pointer, 1});
-    add_targets(model.config(), {&answer_pointer, 1}, batch);
+    const Batch batch = scoring_batch(model.config(), {&source_pointer, 1}, {&answer_pointer, 1});
     Context context;
     Pass pass = evaluation_pass(context, model);
     const LossSums sums = model.evaluate(pass, batch);
@@ -75,8 +73,8 @@ std::vector<TaskResult> evaluate(const Transformer& model, const std::vector<std
 
 TEST_SUITE("eval/evaluate") {
     TEST_CASE("losses, options and their sums") {
-        for (const bool sparse : {false, true}) {
-            const auto model = random_model(sparse);
+        for (const ModelConfig& config : {test::small_t5(true), test::small_switch(), test::small_decoder(), test::small_prefix_decoder()}) {
+            const auto model = random_model(config);
             const TaskResult result = evaluate(*model, some_examples(20));
             double nll = 0, tokens = 0, right = 0, right_by_length = 0;
             for (size_t i = 0; i < result.examples.size(); ++i) {
@@ -110,18 +108,38 @@ TEST_SUITE("eval/evaluate") {
     }
 
     TEST_CASE("no result depends on how batches are cut") {
-        const auto model = random_model(true);
-        const TaskResult reference = evaluate(*model, some_examples(30));
-        for (const BatchLimits limits : {BatchLimits{1, 8192}, {7, 8192}, {256, 60}}) {
-            EvalSettings settings = short_answers();
-            settings.batch = limits;
-            const TaskResult result = evaluate(*model, some_examples(30), settings);
-            for (size_t i = 0; i < reference.answers.size(); ++i) {
-                CHECK(result.answers[i].output == reference.answers[i].output);
-                CHECK(result.answers[i].nll == doctest::Approx(reference.answers[i].nll).epsilon(1e-10));
-                CHECK(result.answers[i].choice == reference.answers[i].choice);
+        for (const ModelConfig& config : {test::small_switch(), test::small_decoder(), test::small_prefix_decoder()}) {
+            const auto model = random_model(config);
+            const TaskResult reference = evaluate(*model, some_examples(30));
+            for (const BatchLimits limits : {BatchLimits{1, 8192}, {7, 8192}, {256, 60}}) {
+                EvalSettings settings = short_answers();
+                settings.batch = limits;
+                const TaskResult result = evaluate(*model, some_examples(30), settings);
+                for (size_t i = 0; i < reference.answers.size(); ++i) {
+                    CHECK(result.answers[i].output == reference.answers[i].output);
+                    CHECK(result.answers[i].nll == doctest::Approx(reference.answers[i].nll).epsilon(1e-10));
+                    CHECK(result.answers[i].choice == reference.answers[i].choice);
+                }
             }
         }
+    }
+
+    TEST_CASE("inputs to go on with have no end mark") {
+        const auto model = random_model(test::small_decoder());
+        EvalSettings settings = short_answers();
+        settings.open_inputs = true, settings.max_inputs = 4;
+        std::vector<TaskExample> examples(1);
+        examples[0].inputs = synthetic_text(3, 1), examples[0].targets = {"rain"};
+        Tokens source = small_tokenizer()->encode_with_sentinels(examples[0].inputs), target = small_tokenizer()->encode_with_sentinels("rain");
+        REQUIRE(source.size() > 4);
+        source.resize(4), target.push_back(small_tokenizer()->eos_id());
+        const Tokens *source_pointer = &source, *target_pointer = &target;
+        Context context;
+        Pass pass = evaluation_pass(context, *model);
+        const LossSums sums = model->evaluate(pass, scoring_batch(model->config(), {&source_pointer, 1}, {&target_pointer, 1}));
+        const TaskResult result = evaluate(*model, examples, settings);
+        CHECK(result.answers[0].nll == doctest::Approx(sums.output.nll).epsilon(1e-10));
+        CHECK(result.answers[0].input_cut);
     }
 
     TEST_CASE("an answer that is accepted counts, whichever of the targets it is") {

@@ -48,25 +48,36 @@ Batch some_inputs(const ModelConfig& config, int64_t rows, uint64_t seed = 5) {
         for (uint64_t i = 0, n = 2 + random.below(9); i < n; ++i) input.push_back(2 + static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size) - 2)));
     std::vector<const Tokens*> pointers;
     for (const Tokens& t : inputs) pointers.push_back(&t);
-    return encoder_batch(config, pointers);
+    return input_batch(config, pointers);
 }
 
 using Distribution = std::vector<double>;  // log-probabilities
 
-// Of every position when the decoder of row `row` is fed `ids`, among the first `valid` ids (0 = all).
+// The tokens of a row's input: without padding and, decoder-only, without the start mark.
+Tokens input_of(const Transformer& model, const Batch& inputs, int64_t row) {
+    const bool encoder = model.config().encoder_decoder;
+    const Batch one = cut(inputs, row, 1);
+    const auto &ids = encoder ? one.encoder_ids : one.decoder_ids, &segments = encoder ? one.encoder_segments : one.decoder_segments;
+    Tokens tokens;
+    for (size_t i = encoder ? 0 : 1; i < ids.size(); ++i)
+        if (segments[i] != 0) tokens.push_back(ids[i]);
+    return tokens;
+}
+
+// Of every position of `ids` when they follow the input of row `row`, among the first `valid` ids (0 = all).
 std::vector<Distribution> teacher_forced(const Transformer& model, const Batch& inputs, int64_t row, const Tokens& ids, int64_t valid = 0) {
     Context context;
     Pass pass = evaluation_pass(context, model);
-    Batch batch = cut(inputs, row, 1);
-    const Tokens* target = &ids;
-    add_targets(model.config(), {&target, 1}, batch);
+    const Tokens input = input_of(model, inputs, row);
+    const Tokens *source = &input, *target = &ids;
+    const Batch batch = scoring_batch(model.config(), {&source, 1}, {&target, 1});
     TransformerSaved saved;
     const Tensor logits = model.logits(pass, model.forward(pass, batch, saved));
     const int64_t n = logits.cols();
     std::vector<double> values(static_cast<size_t>(logits.elements()));
     ops::cast(context, logits, Tensor(values.data(), DType::f64, logits.shape));
     std::vector<Distribution> result;
-    for (int64_t t = 0; t < logits.rows(); ++t) {
+    for (int64_t t = logits.rows() - static_cast<int64_t>(ids.size()); t < logits.rows(); ++t) {
         Distribution p(values.begin() + t * n, values.begin() + t * n + (valid ? valid : n));
         double sum = 0;
         for (const double x : p) sum += std::exp(x);
@@ -158,7 +169,7 @@ Exit refusal(const Transformer& model, const Batch& inputs, const GenerationSett
 
 TEST_SUITE("eval/generate") {
     TEST_CASE("greedy decoding picks what teacher forcing finds most probable") {
-        for (const ModelConfig& config : {small_t5(true), small_t5(false), roomy_switch()}) {
+        for (const ModelConfig& config : {small_t5(true), small_t5(false), roomy_switch(), small_decoder(), small_prefix_decoder()}) {
             for (const DType dtype : {DType::f64, DType::f32}) {
                 const auto model = make(config, dtype);
                 const Batch inputs = some_inputs(config, 6);
@@ -173,7 +184,7 @@ TEST_SUITE("eval/generate") {
     }
 
     TEST_CASE("rows end on their own, and what is left goes on as it would alone") {
-        for (const ModelConfig& base : {small_t5(true), untied(roomy_switch())}) {
+        for (const ModelConfig& base : {small_t5(true), untied(roomy_switch()), small_decoder(), small_prefix_decoder()}) {
             const Batch inputs = some_inputs(base, 13);
             const auto model = ending_model(base, inputs);
             const int64_t end = model->config().eos_id;
@@ -244,12 +255,13 @@ TEST_SUITE("eval/generate") {
     }
 
     TEST_CASE("beam results do not depend on the rows beside them") {
-        const ModelConfig base = small_t5(true);
-        const Batch inputs = some_inputs(base, 13);
-        const auto model = ending_model(base, inputs);
-        const GenerationSettings settings{.max_new_tokens = 8, .beams = 3};
-        const std::vector<Generated> together = run(*model, inputs, settings);
-        for (int64_t r = 0; r < inputs.rows; ++r) CHECK(run(*model, cut(inputs, r, 1), settings)[0].ids == together[static_cast<size_t>(r)].ids);
+        for (const ModelConfig& base : {small_t5(true), small_decoder(), small_prefix_decoder()}) {
+            const Batch inputs = some_inputs(base, 13);
+            const auto model = ending_model(base, inputs);
+            const GenerationSettings settings{.max_new_tokens = 8, .beams = 3};
+            const std::vector<Generated> together = run(*model, inputs, settings);
+            for (int64_t r = 0; r < inputs.rows; ++r) CHECK(run(*model, cut(inputs, r, 1), settings)[0].ids == together[static_cast<size_t>(r)].ids);
+        }
     }
 
     TEST_CASE("sampling: seeds, and the cuts down to one token") {

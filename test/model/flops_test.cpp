@@ -69,5 +69,13 @@ TEST_SUITE("model/flops") {
         ModelConfig c = t5_small();
         c.encoder_decoder = false, c.encoder_layers = 0;
         CHECK(forward_flops(c, {1, 0, 4}) == 4 * 6 * (2097152.0 + 4096 + 4194304) + 4 * 2.0 * 512 * 32128);
+        ModelConfig grouped = c;  // a quarter of the key heads: k and v cost 2 x 2 x 512 x 512 less three quarters
+        grouped.kv_heads = 2;
+        CHECK(forward_flops(c, {1, 0, 4}) - forward_flops(grouped, {1, 0, 4}) == 4 * 6 * 0.75 * 4 * 512 * 512);
+        ModelConfig shared = c;
+        shared.experts = 4, shared.decoder_sparse = {1, 3};
+        const double routed = forward_flops(shared, {1, 0, 4});
+        shared.shared_d_ff = 100, shared.shared_gate = true;
+        CHECK(forward_flops(shared, {1, 0, 4}) - routed == 4 * 2 * (2.0 * 2 * 512 * 100 + 2 * 512));
     }
 }

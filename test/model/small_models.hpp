@@ -26,6 +26,24 @@ inline ModelConfig small_switch(int64_t experts = 4) {
     return c;
 }
 
+/// Decoder-only with everything that T5 does not have: rotary positions, shared key heads, biases, scaled scores, a gated shared expert.
+inline ModelConfig small_decoder() {
+    ModelConfig c = small_t5();
+    c.encoder_decoder = false, c.encoder_layers = 0, c.decoder_layers = 2;
+    c.heads = 4, c.kv_heads = 2, c.rotary = 100, c.scale_attention = c.qkv_bias = true;
+    c.activation = c.expert_activation = Activation::silu, c.gated = c.expert_gated = true;
+    c.experts = 4, c.decoder_sparse = {1}, c.expert_d_ff = 20, c.expert_dropout = 0.2, c.shared_d_ff = 12, c.shared_gate = true;
+    c.decoder_routing.k = 2, c.decoder_routing.dropless = true;
+    return c;
+}
+
+/// The same with relative positions in every layer, plain shared experts and bidirectional prefixes.
+inline ModelConfig small_prefix_decoder() {
+    ModelConfig c = small_decoder();
+    c.rotary = 0, c.scale_attention = c.qkv_bias = false, c.bias_per_layer = c.bidirectional_prefix = true, c.shared_gate = false;
+    return c;
+}
+
 /// Random batch: rows of uneven length, the longer ones packed with two segments; decoder ids are the targets shifted right in each segment.
 inline Batch random_batch(int64_t rows, int64_t source, int64_t target, int64_t vocabulary, uint64_t seed, int64_t first_row = 0) {
     RandomStream random({seed, 0, 0, Purpose::shuffle});
@@ -53,6 +71,26 @@ inline Batch random_batch(int64_t rows, int64_t source, int64_t target, int64_t 
     return b;
 }
 
+/// Random decoder-only batch: every row two packed segments and some padding; the first third of a segment is input, with `prefix` a bidirectional one.
+inline Batch random_decoder_batch(int64_t rows, int64_t length, int64_t vocabulary, uint64_t seed, bool prefix, int64_t first_row = 0) {
+    Batch b = random_batch(rows, 0, length, vocabulary, seed, first_row);
+    b.encoder_ids.clear(), b.encoder_segments.clear();
+    for (int64_t r = 0; r < rows; ++r) {
+        const int64_t real = length - r % 3, cut = real / 2;
+        for (int64_t i = 0; i < length; ++i) {
+            const auto at = static_cast<size_t>(r * length + i);
+            const int64_t begin = i < cut ? 0 : cut, end = i < cut ? cut : real, input = begin + (end - begin) / 3;
+            RandomStream random({seed, 1, 0, Purpose::shuffle}, at * 8);
+            const auto id = [&] { return 2 + static_cast<int32_t>(random.below(static_cast<uint64_t>(vocabulary) - 2)); };
+            b.decoder_segments[at] = i >= real ? 0 : i < cut ? 1 : 2;
+            b.decoder_ids[at] = i >= real || i == begin ? 0 : id();
+            b.decoder_targets[at] = i >= real || i + 1 < input ? ignored : id();
+            if (prefix) b.prefix_ends.push_back(i < real && i < input ? static_cast<int32_t>(input) : 0);
+        }
+    }
+    return b;
+}
+
 /// Rows [first, first + count) of a batch, as they would come in another micro-batch of the same step.
 inline Batch cut(const Batch& b, int64_t first, int64_t count) {
     Batch c = b;
@@ -62,7 +100,7 @@ inline Batch cut(const Batch& b, int64_t first, int64_t count) {
     };
     c.encoder_ids = rows(b.encoder_ids, b.encoder_length), c.encoder_segments = rows(b.encoder_segments, b.encoder_length);
     c.decoder_ids = rows(b.decoder_ids, b.decoder_length), c.decoder_segments = rows(b.decoder_segments, b.decoder_length);
-    c.decoder_targets = rows(b.decoder_targets, b.decoder_length);
+    c.decoder_targets = rows(b.decoder_targets, b.decoder_length), c.prefix_ends = rows(b.prefix_ends, b.decoder_length);
     return c;
 }
 

@@ -56,13 +56,26 @@ TEST_SUITE("model/transformer") {
     TEST_CASE("gradients of every parameter: T5 v1.0") { check_every_gradient(small_t5(false), {random_batch(3, 11, 7, 61, 2)}); }
     TEST_CASE("gradients of every parameter: Switch") { check_every_gradient(small_switch(), {random_batch(4, 11, 7, 61, 3), random_batch(4, 11, 7, 61, 4, 4)}); }
 
+    TEST_CASE("gradients of every parameter: decoder-only, rotary positions, shared expert") {
+        check_every_gradient(small_decoder(), {random_decoder_batch(3, 15, 61, 3, false), random_decoder_batch(2, 15, 61, 4, false, 3)});
+        ModelConfig window = small_decoder();
+        window.attention_window = 4, window.decoder_layers = 1, window.decoder_sparse = {0}, window.shared_gate = false, window.extra_ffn = true;
+        check_every_gradient(window, {random_decoder_batch(3, 15, 61, 5, false)});
+    }
+    TEST_CASE("gradients of every parameter: decoder-only, bidirectional prefixes") { check_every_gradient(small_prefix_decoder(), {random_decoder_batch(3, 15, 61, 3, true)}); }
+    TEST_CASE("gradients of every parameter: encoder-decoder with rotary positions, biases and shared experts") {
+        ModelConfig c = small_decoder();
+        c.encoder_decoder = true, c.encoder_layers = 2, c.encoder_sparse = {1}, c.encoder_routing = c.decoder_routing;
+        check_every_gradient(c, {random_batch(3, 11, 7, 61, 1)});
+    }
+
     TEST_CASE("micro-batches change nothing but rounding") {
-        for (const ModelConfig& config : {small_t5(), small_switch()}) {
+        for (const ModelConfig& config : {small_t5(), small_switch(), small_decoder(), small_prefix_decoder()}) {
             Transformer model(config);
             model.parameters().allocate(DType::f64, true);
             model.parameters().initialise(5);
             Context context;
-            const Batch whole = random_batch(6, 11, 7, 61, 9);
+            const Batch whole = config.encoder_decoder ? random_batch(6, 11, 7, 61, 9) : random_decoder_batch(6, 15, 61, 9, config.bidirectional_prefix);
             const StepGradients once = gradients_of(model, context, {whole});
             const Tensor flat = model.parameters().flat_gradient();
             const std::vector<double> expected(flat.as<double>(), flat.as<double>() + flat.elements());
@@ -90,6 +103,61 @@ TEST_SUITE("model/transformer") {
             model.evaluate(pass, one, &alone);
             for (size_t i = 0; i < 7; ++i) CHECK(alone[i] == doctest::Approx(together[7 + i]).epsilon(1e-12));
         }
+    }
+
+    TEST_CASE("packed neighbours change no answer") {
+        for (const ModelConfig& config : {small_decoder(), small_prefix_decoder()}) {
+            Transformer model(config);
+            model.parameters().allocate(DType::f64, false);
+            model.parameters().initialise(5);
+            Context context;
+            Pass pass{.context = context, .parameters = model.parameters(), .config = config, .route_rows_alone = true};
+            const Batch packed = random_decoder_batch(1, 15, 61, 12, config.bidirectional_prefix);
+            std::vector<double> together, alone;
+            model.evaluate(pass, packed, &together);
+            for (const int32_t segment : {1, 2}) {  // each by itself, from position 0
+                Batch one;
+                one.rows = 1;
+                std::vector<double> expected;
+                for (size_t i = 0; i < 15; ++i) {
+                    if (packed.decoder_segments[i] != segment) continue;
+                    const auto begin = static_cast<int32_t>(i - one.decoder_ids.size());
+                    one.decoder_ids.push_back(packed.decoder_ids[i]), one.decoder_segments.push_back(1), one.decoder_targets.push_back(packed.decoder_targets[i]);
+                    if (config.bidirectional_prefix) one.prefix_ends.push_back(packed.prefix_ends[i] ? packed.prefix_ends[i] - begin : 0);
+                    expected.push_back(together[i]);
+                }
+                one.decoder_length = static_cast<int64_t>(one.decoder_ids.size());
+                model.evaluate(pass, one, &alone);
+                REQUIRE(alone.size() == expected.size());
+                for (size_t i = 0; i < alone.size(); ++i) CHECK(alone[i] == doctest::Approx(expected[i]).epsilon(1e-12));
+            }
+        }
+    }
+
+    TEST_CASE("a prefix sees itself in both directions, and nothing else does") {
+        const ModelConfig config = small_prefix_decoder();
+        Transformer model(config);
+        model.parameters().allocate(DType::f64, false);
+        model.parameters().initialise(5);
+        Context context;
+        Pass pass{.context = context, .parameters = model.parameters(), .config = config, .route_rows_alone = true};
+        Batch batch = random_decoder_batch(1, 15, 61, 12, true);
+        std::fill(batch.decoder_targets.begin(), batch.decoder_targets.end(), 5);
+        const auto nll = [&] {
+            std::vector<double> values;
+            model.evaluate(pass, batch, &values);
+            return values;
+        };
+        const std::vector<double> before = nll();
+        const auto end = static_cast<size_t>(batch.prefix_ends[0]);
+        REQUIRE(end == 2);
+        batch.decoder_ids[end - 1] ^= 1;  // the prefix's last token
+        CHECK(nll()[0] != before[0]);
+        batch.decoder_ids[end - 1] ^= 1;
+        batch.decoder_ids[end] ^= 1;  // the token behind it
+        const std::vector<double> after = nll();
+        for (size_t i = 0; i < end; ++i) CHECK(after[i] == doctest::Approx(before[i]).epsilon(1e-13));
+        CHECK(after[end] != before[end]);
     }
 
     TEST_CASE("one expert equals the dense model") {
@@ -137,7 +205,7 @@ TEST_SUITE("model/transformer") {
     }
 
     TEST_CASE("one batch is overfitted to a loss below 0.01") {
-        for (ModelConfig config : {small_t5(), small_switch()}) {
+        for (ModelConfig config : {small_t5(), small_switch(), small_decoder()}) {
             config.dropout = 0, config.expert_dropout = 0;
             Transformer model(config);
             model.parameters().allocate(DType::f32, true);
@@ -146,7 +214,7 @@ TEST_SUITE("model/transformer") {
             settings.kind = OptimizerKind::adamw;
             Optimizer optimizer(settings, model.parameters());
             Context context;
-            const StepBatch batch{random_batch(4, 11, 7, 61, 3)};
+            const StepBatch batch{config.encoder_decoder ? random_batch(4, 11, 7, 61, 3) : random_decoder_batch(4, 15, 61, 3, false)};
             StepGradients step;
             for (int64_t t = 0; t < 600; ++t) {
                 step = compute_gradients(context, model, batch, {0.01, 0, 0}, 1, t);
@@ -157,7 +225,7 @@ TEST_SUITE("model/transformer") {
     }
 
     TEST_CASE("bf16 follows f32: loss within 1 % over 100 steps") {
-        for (const ModelConfig& config : {small_t5(), small_switch()}) {
+        for (const ModelConfig& config : {small_t5(), small_switch(), small_decoder()}) {
             std::vector<double> losses[2];
             for (int run = 0; run < 2; ++run) {
                 Transformer model(config);
@@ -167,7 +235,10 @@ TEST_SUITE("model/transformer") {
                 Optimizer optimizer(settings, model.parameters());
                 Context context;
                 for (int64_t t = 0; t < 100; ++t) {
-                    const StepGradients step = compute_gradients(context, model, {random_batch(8, 16, 8, 61, static_cast<uint64_t>(100 + t % 10))}, {0.01, 0, 0}, 1, t);
+                    const StepGradients step = compute_gradients(
+                        context, model,
+                        {config.encoder_decoder ? random_batch(8, 16, 8, 61, static_cast<uint64_t>(100 + t % 10)) : random_decoder_batch(8, 24, 61, static_cast<uint64_t>(100 + t % 10), false)},
+                        {0.01, 0, 0}, 1, t);
                     apply_gradients(context, model, optimizer, step, 0, t, 1e-2);
                     losses[run].push_back(step.loss);
                 }

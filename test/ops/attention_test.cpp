@@ -19,9 +19,10 @@ struct Case {
     int64_t batch, heads, kv_heads, queries, keys, size;
     bool bias = false, causal = false;
     Segments segments = Segments::none;
-    int64_t prefix = 0, offset = 0;  // prefix of row 0; one less for each further row
+    int64_t prefix = 0, offset = 0;  // prefix of row 0; one less for each further row; with packed segments, half of each segment
     float dropout = 0;
     double scale = 1;
+    int64_t window = 0;
 };
 
 const Case cases[] = {
@@ -40,6 +41,10 @@ const Case cases[] = {
     {3, 2, 1, 17, 17, 7, true, true, Segments::padded_keys, 9, 0, 0.1f, 0.5},
     {1, 3, 3, 260, 5, 33, true, false, Segments::none, 0, 0, 0.5f, 0.125},
     {2, 2, 2, 127, 127, 16, true, false, Segments::scattered, 0, 0, 0.1f},
+    {2, 2, 1, 150, 150, 16, true, true, Segments::packed, 1, 0, 0.1f},               // a prefix in every packed segment
+    {2, 2, 2, 300, 300, 16, true, true, Segments::none, 0, 0, 0.1f, 0.25, 20},       // a window; whole tiles outside of it
+    {2, 4, 2, 17, 17, 8, false, true, Segments::padded_keys, 0, 0, 0, 1, 1},         // a window of the query's own position
+    {2, 2, 2, 3, 300, 16, true, true, Segments::none, 0, 290, 0, 1, 7},
 };
 
 /// Everything one case needs, in one type. q, k and v are slices of one fused tensor if they have the same length.
@@ -78,9 +83,11 @@ struct Operands {
                 for (int64_t i = 0; i < c.queries; ++i) set(f.query_segments, row, i, row == 1 && i / 24 % 2 == 1 ? 2 : 1);
         }
         if (c.prefix) {
-            f.prefix_lengths = make(context, DType::i32, {c.batch});
-            for (int64_t row = 0; row < c.batch; ++row) set(f.prefix_lengths, 0, row, static_cast<double>(c.prefix - row));
+            f.prefix_ends = make(context, DType::i32, {c.batch, c.queries});
+            for (int64_t row = 0; row < c.batch; ++row)
+                for (int64_t i = 0; i < c.queries; ++i) set(f.prefix_ends, row, i, static_cast<double>(prefix_end(c, f, row, i)));
         }
+        f.window = c.window;
         f.dropout = Dropout::with(c.dropout, {5, 6, 7, Purpose::attention_dropout}, 1000003);
         f.out = make(context, dtype, f.q.shape, 7), f.log_sum = make(context, accumulate_type(dtype), {c.batch, c.heads, c.queries});
         b.d_out = random(context, dtype, f.q.shape, 8, 1, 2);
@@ -98,6 +105,16 @@ struct Operands {
         return t;
     }
 
+    static int64_t prefix_end(const Case& c, const ops::AttentionArgs& f, int64_t row, int64_t i) {
+        if (c.segments != Segments::packed) return i < c.prefix - row ? c.prefix - row : 0;
+        const double segment = get(f.key_segments, row, i);
+        if (segment == 0) return 0;
+        int64_t begin = i, end = i;
+        while (begin > 0 && get(f.key_segments, row, begin - 1) == segment) --begin;
+        while (end < c.keys && get(f.key_segments, row, end) == segment) ++end;
+        return i < (begin + end) / 2 ? (begin + end) / 2 : 0;
+    }
+
     void run(Context& context) {
         ops::attention(context, forward);
         backward.forward = forward;
@@ -111,8 +128,9 @@ bool visible(const ops::AttentionArgs& a, int64_t row, int64_t i, int64_t j) {
         if (key == 0 || (query != key && query != 0)) return false;
     }
     if (!a.causal) return true;
-    const double position = static_cast<double>(i + a.query_offset), prefix = a.prefix_lengths ? get(a.prefix_lengths, 0, row) : 0;
-    return static_cast<double>(j) <= position || (position < prefix && static_cast<double>(j) < prefix);
+    const int64_t position = i + a.query_offset;
+    if (a.window && j <= position - a.window) return false;
+    return j <= position || (a.prefix_ends && static_cast<double>(j) < get(a.prefix_ends, row, i));
 }
 
 /// Relative position to bucket, as the header's formula says, with a logarithm.

@@ -40,6 +40,8 @@ std::unique_ptr<Transformer> load_case_model(const ParityCase& given, bool gradi
     return model;
 }
 
+HfLayout case_layout(const ParityCase& given) { return layout_of(read_model_config(given.folder)); }
+
 LossCoefficients loss_of(const ParityCase& given) {
     const nlohmann::json loss = given.json.value("loss", nlohmann::json::object());
     return {loss.value("balance", 0.0), loss.value("z", 0.0), loss.value("output_z", 0.0)};
@@ -72,7 +74,9 @@ Batch case_batch(const ParityCase& given, const ModelConfig& config, const std::
     }
     if (given.has_input("prefix_length" + suffix)) {
         const HostTensor prefix = given.input("prefix_length" + suffix, DType::i64);
-        b.prefix_lengths.assign(prefix.as<int64_t>(), prefix.as<int64_t>() + prefix.shape.elements());
+        if (prefix.shape.elements() != b.rows) fail(Exit::bad_data, "{}: prefix_length{} does not have one number a row", given.inputs->path().string(), suffix);
+        for (int64_t r = 0; r < b.rows; ++r)
+            for (int64_t t = 0; t < length; ++t) b.prefix_ends.push_back(t < prefix.as<int64_t>()[r] ? static_cast<int32_t>(prefix.as<int64_t>()[r]) : 0);
     }
     return b;
 }
@@ -85,7 +89,7 @@ Batch rows_of(const Batch& batch, int64_t first, int64_t count) {
     };
     cut(b.encoder_ids, batch.encoder_length), cut(b.encoder_segments, batch.encoder_length), cut(b.encoder_routed, batch.encoder_length);
     cut(b.decoder_ids, batch.decoder_length), cut(b.decoder_segments, batch.decoder_length), cut(b.decoder_routed, batch.decoder_length);
-    cut(b.decoder_targets, batch.decoder_length), cut(b.prefix_lengths, 1);
+    cut(b.decoder_targets, batch.decoder_length), cut(b.prefix_ends, batch.decoder_length);
     return b;
 }
 

@@ -73,8 +73,9 @@ Computed compute_model(const ParityCase& given) {
     computed.tensors["output_z"] = scalar(step.sums.output_z(), accumulate);
     computed.tensors["balance"] = scalar(step.sums.balance(), accumulate);
     computed.tensors["z"] = scalar(step.sums.router_z(), accumulate);
+    const HfLayout layout = case_layout(given);
     for (const Parameter& p : model->parameters().records())
-        for (int64_t e = 0; e < p.tensors(); ++e) computed.tensors["gradient." + p.tensor_name(e)] = copy_of(model->parameters().gradient(p, e), p.shape);
+        for (int64_t e = 0; e < p.tensors(); ++e) computed.tensors["gradient." + name_in_layout(p.tensor_name(e), layout)] = copy_of(model->parameters().gradient(p, e), p.shape);
     return computed;
 }
 

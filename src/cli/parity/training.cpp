@@ -60,11 +60,12 @@ Computed compute_training(const ParityCase& given) {
     Computed computed;
     computed.tensors["loss"] = curve(losses, store.master_type());
     computed.tensors["gradient_norm"] = curve(norms, store.master_type());
+    const HfLayout layout = case_layout(given);
     for (const Parameter& p : store.records()) {
         for (int64_t e = 0; e < p.tensors(); ++e) {
             HostTensor copy(store.master_type(), p.shape);
             std::memcpy(copy.memory.get(), store.master(p, e).data, static_cast<size_t>(store.master(p, e).bytes()));
-            computed.tensors["parameter." + p.tensor_name(e)] = std::move(copy);
+            computed.tensors["parameter." + name_in_layout(p.tensor_name(e), layout)] = std::move(copy);
         }
     }
     return computed;

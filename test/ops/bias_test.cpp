@@ -1,0 +1,57 @@
+// Bias vectors: against the definition in every type, gradients, bits that do not depend on threads.
+#include "ops/bias.hpp"
+
+#include "ops/check.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace flanmoe;
+using namespace flanmoe::test;
+
+namespace {
+constexpr int64_t sizes[][2] = {{1, 1}, {3, 17}, {17, 127}, {127, 3}, {200, 64}, {1000, 33}, {0, 5}};
+}
+
+TEST_SUITE("ops/bias") {
+    TEST_CASE("forward and backward agree with the definition in every type") {
+        for (const auto& [rows, cols] : sizes)
+            for (const DType type : float_types) {
+                Context context;
+                const Tensor x = random(context, type, {rows, cols}, 1, 1, 3), bias = random(context, type, {cols}, 2);
+                const Tensor expected = context.allocate(DType::f64, {rows, cols}), sum = context.allocate(DType::f64, {1, cols});
+                const Tensor d_bias = random(context, accumulate_type(type), {cols}, 3);
+                for (int64_t c = 0; c < cols; ++c) {
+                    double total = get(d_bias, 0, c);
+                    for (int64_t r = 0; r < rows; ++r) {
+                        total += get(x, r, c);
+                        set(expected, r, c, get(x, r, c) + get(bias, 0, c));
+                    }
+                    set(sum, 0, c, total);
+                }
+                ops::bias_backward(context, {x, d_bias});
+                compare("bias d_bias", d_bias.view({1, cols}), sum, accumulate_type(type), Kind::reduction);
+                ops::add_bias(context, {x, bias});
+                compare("bias", x, expected, type, Kind::elementwise);
+            }
+    }
+
+    TEST_CASE("the gradient has the same bits on any number of threads") {
+        Context context;
+        const Tensor d = random(context, DType::f32, {1000, 33}, 1), one = context.zeros(DType::f32, {33}), many = context.zeros(DType::f32, {33});
+        {
+            Threads threads(1);
+            ops::bias_backward(context, {d, one});
+        }
+        Threads threads(3);
+        ops::bias_backward(context, {d, many});
+        CHECK(same_bits(one, many));
+    }
+
+    TEST_CASE("arguments that do not fit are refused") {
+        Context context;
+        const Tensor x = random(context, DType::f32, {2, 5}, 1), narrow = random(context, DType::f32, {4}, 1), half = random(context, DType::bf16, {5}, 1);
+        CHECK_THROWS_AS(ops::add_bias(context, {x, narrow}), Error);
+        CHECK_THROWS_AS(ops::add_bias(context, {x, half}), Error);
+        CHECK_THROWS_AS(ops::bias_backward(context, {x, narrow}), Error);
+    }
+}
