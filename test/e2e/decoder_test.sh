@@ -76,4 +76,4 @@ expect 0 'mixtral: 2 layers, decoder only, d_model 32, 4 heads x 8 \(2 of keys\)
 refuse 64 'needs an encoder' "$FLANMOE" train glam.toml --run none "${text[@]}" --set data.objective='"span_corruption"'
 refuse 64 'a decoder-only model has no encoder' "$FLANMOE" train glam.toml --run none "${text[@]}" --set data.encoder_length=64
 refuse 64 'causal_lm" is for decoder-only models' "$FLANMOE" train model.toml --run none "${text[@]}"
-refuse 80 'model.rotary' "$FLANMOE" train mixtral.toml --run other-theta "${text[@]}" --set model.rotary=500 --set train.start_from='"mixtral-text"'
+expect 80 'was trained with model.rotary = 10000' "$FLANMOE" train mixtral.toml --run other-theta "${text[@]}" --set model.rotary=500 --set train.start_from='"mixtral-text"'
