@@ -73,7 +73,7 @@ bool fits_t5_family(const ModelConfig& c) {
 
 bool fits_switch(const ModelConfig& c) {
     const RoutingConfig &e = c.encoder_routing, &d = c.decoder_routing;
-    const auto top_1 = [](const RoutingConfig& r) { return r.kind == RouterKind::token_choice && r.k == 1 && !r.normalize && !r.prioritized; };
+    const auto top_1 = [](const RoutingConfig& r) { return r.kind == RouterKind::token_choice && r.k == 1 && !r.normalize && !r.prioritized && !r.balance_bias; };
     const bool same_capacity = e.dropless == d.dropless && (e.dropless || e.capacity == d.capacity);
     const bool sparse = c.experts > 0 && !(c.encoder_sparse.empty() && c.decoder_sparse.empty());
     return fits_t5_family(c) && sparse && !c.gated && !c.expert_gated && c.activation == c.expert_activation &&
@@ -110,6 +110,7 @@ void write_ours(Json& json, const ModelConfig& c) {
     json["expert_dropout_rate"] = optional_rate(c.expert_dropout);
     json["shared_expert_d_ff"] = c.shared_d_ff;
     json["shared_expert_gate"] = c.shared_gate;
+    json["moe_multiplicative_bias"] = c.multiplicative_bias;
     json["moe_extra_ffn"] = c.extra_ffn;
     json["relative_attention_per_layer"] = c.bias_per_layer;
     json["num_key_value_heads"] = c.kv_heads;
@@ -134,6 +135,10 @@ void read_stack(const JsonReader& reader, const char* key, int64_t depth, std::v
     if (!reader.has(key)) return;
     const JsonReader stack = reader.object(key);
     read_routing(stack, routing);
+    if (routing.kind == RouterKind::expert_choice && (routing.dropless || routing.eval_dropless))
+        stack.refuse("router", "is expert_choice without a capacity", "give the number of tokens that an expert takes, or capacity factors");
+    if (routing.capacity_factor <= 0 || routing.eval_capacity_factor <= 0)
+        stack.refuse(routing.capacity_factor <= 0 ? "capacity_factor" : "eval_capacity_factor", "leaves no slot", "give a number above 0");
     if (!stack.has("layers")) return;
     if (!stack.raw("layers").is_array()) stack.refuse("layers", "is not a list", "give the indices of the sparse layers");
     layers.clear();
@@ -156,6 +161,8 @@ void read_ours(const JsonReader& reader, ModelConfig& c) {
     c.expert_dropout = reader.number("expert_dropout_rate", 0, 1, -1);
     c.shared_d_ff = reader.integer("shared_expert_d_ff", 0, largest_size, c.shared_d_ff);
     c.shared_gate = reader.boolean("shared_expert_gate", c.shared_gate);
+    c.multiplicative_bias = reader.boolean("moe_multiplicative_bias", c.multiplicative_bias);
+    if (c.multiplicative_bias && !c.expert_gated) reader.refuse("moe_multiplicative_bias", "is true although experts are not gated", "correct it or expert_feed_forward_proj");
     c.extra_ffn = reader.boolean("moe_extra_ffn", c.extra_ffn);
     c.bias_per_layer = reader.boolean("relative_attention_per_layer", c.bias_per_layer);
     c.kv_heads = reader.integer("num_key_value_heads", 0, c.heads, c.kv_heads);
@@ -261,6 +268,7 @@ void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
                  "expert_dropout_rate",
                  "shared_expert_d_ff",
                  "shared_expert_gate",
+                 "moe_multiplicative_bias",
                  "moe_extra_ffn",
                  "relative_attention_per_layer",
                  "num_key_value_heads",
@@ -283,7 +291,7 @@ void read_sub_object(const JsonReader& reader, ModelConfig& c) {
     const ModelConfig before = c;
     const JsonReader ours = reader.object("flanmoe");
     ours.only({"attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate",
-               "shared_expert_d_ff", "shared_expert_gate", "moe_extra_ffn", "relative_attention_per_layer", "num_key_value_heads", "rope_theta",
+               "shared_expert_d_ff", "shared_expert_gate", "moe_multiplicative_bias", "moe_extra_ffn", "relative_attention_per_layer", "num_key_value_heads", "rope_theta",
                "scale_attention", "qkv_bias", "attention_window", "bidirectional_prefix", "encoder_moe", "decoder_moe", "dropout_rate",
                "relative_attention_num_buckets", "relative_attention_max_distance"});
     c.encoder_routing = c.decoder_routing = RoutingConfig();

@@ -32,7 +32,8 @@ ModelConfig parse_hf_config(std::string_view json, const std::string& where);
 
 /// Changes `routing` as the JSON object `json` says, whose keys are those of `routing` in recorded cases and of encoder_moe / decoder_moe in our
 /// config.json: router, k, normalize, prioritized, density, second {policy, eval_policy, threshold}, capacity (slots; null = dropless), capacity_factor,
-/// eval_capacity_factor, min_capacity, group ("row", "batch" or a number of rows), route_padding, jitter. Absent keys change nothing.
+/// eval_capacity_factor, eval_dropless, min_capacity, group ("row", "batch" or a number of rows), route_padding, jitter, balance_bias,
+/// balance_bias_rate, force_causal. Absent keys change nothing.
 void parse_routing(std::string_view json, RoutingConfig& routing, const std::string& where);
 
 /// Text of generation_config.json.

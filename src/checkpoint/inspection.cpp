@@ -98,7 +98,8 @@ const char* activation_text(Activation activation) {
 
 std::string router_text(const RoutingConfig& routing) {
     if (routing.kind == RouterKind::expert_choice) return "expert choice";
-    return fmt::format("top-{}{}", routing.k, routing.normalize ? " normalised" : "");
+    if (routing.kind == RouterKind::balanced) return fmt::format("forced balanced, {} each", routing.k);
+    return fmt::format("top-{}{}{}", routing.k, routing.normalize ? " normalised" : "", routing.balance_bias ? " with balance bias" : "");
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ SecondPolicy policy_of(const JsonReader& reader, const char* key, SecondPolicy o
 // The names say which paper's rule the settings amount to; reading goes by the settings.
 const char* router_name(const RoutingConfig& routing) {
     if (routing.kind == RouterKind::expert_choice) return "expert_choice";
+    if (routing.kind == RouterKind::balanced) return "balanced";
     return routing.k == 1 && !routing.normalize ? "switch" : routing.normalize ? "gshard" : "top_k";
 }
 
@@ -37,6 +38,7 @@ Json routing_json(const RoutingConfig& routing) {
         json["capacity"] = nullptr;
     else if (routing.capacity > 0)
         json["capacity"] = routing.capacity;
+    json["eval_dropless"] = routing.eval_dropless;
     json["capacity_factor"] = routing.capacity_factor;
     json["eval_capacity_factor"] = routing.eval_capacity_factor;
     json["min_capacity"] = routing.min_capacity;
@@ -46,16 +48,19 @@ Json routing_json(const RoutingConfig& routing) {
         json["group"] = routing.group_rows;
     json["route_padding"] = routing.route_padding;
     json["jitter"] = routing.jitter;
+    json["balance_bias"] = routing.balance_bias;
+    json["balance_bias_rate"] = routing.balance_bias_rate;
+    json["force_causal"] = routing.force_causal;
     return json;
 }
 
 void read_routing(const JsonReader& reader, RoutingConfig& routing) {
     reader.only({"layers", "router", "k", "normalize", "prioritized", "density", "second", "capacity", "capacity_factor", "eval_capacity_factor",
-                 "min_capacity", "group", "route_padding", "jitter"});
+                 "min_capacity", "group", "route_padding", "jitter", "eval_dropless", "balance_bias", "balance_bias_rate", "force_causal"});
     const std::string router = reader.text("router", router_name(routing));
-    if (router != "switch" && router != "gshard" && router != "top_k" && router != "expert_choice")
-        reader.refuse("router", fmt::format("is {:?}", router), "use switch, gshard, top_k or expert_choice");
-    routing.kind = router == "expert_choice" ? RouterKind::expert_choice : RouterKind::token_choice;
+    if (router != "switch" && router != "gshard" && router != "top_k" && router != "expert_choice" && router != "balanced")
+        reader.refuse("router", fmt::format("is {:?}", router), "use switch, gshard, top_k, expert_choice or balanced");
+    routing.kind = router == "expert_choice" ? RouterKind::expert_choice : router == "balanced" ? RouterKind::balanced : RouterKind::token_choice;
     routing.k = reader.integer("k", 1, 64, routing.k);
     routing.normalize = reader.boolean("normalize", routing.normalize);
     routing.prioritized = reader.boolean("prioritized", routing.prioritized);
@@ -71,6 +76,7 @@ void read_routing(const JsonReader& reader, RoutingConfig& routing) {
     }
     const bool named = reader.contains("capacity");
     if (named) routing.dropless = !reader.has("capacity"), routing.capacity = reader.integer("capacity", 1, int64_t{1} << 40, 0);
+    routing.eval_dropless = reader.boolean("eval_dropless", routing.eval_dropless);
     routing.capacity_factor = reader.number("capacity_factor", 0, 1e6, routing.capacity_factor);
     routing.eval_capacity_factor = reader.number("eval_capacity_factor", 0, 1e6, routing.eval_capacity_factor);
     routing.min_capacity = reader.integer("min_capacity", 0, int64_t{1} << 40, routing.min_capacity);
@@ -83,6 +89,9 @@ void read_routing(const JsonReader& reader, RoutingConfig& routing) {
     }
     routing.route_padding = reader.boolean("route_padding", routing.route_padding);
     routing.jitter = reader.number("jitter", 0, 1, routing.jitter);
+    routing.balance_bias = reader.boolean("balance_bias", routing.balance_bias);
+    routing.balance_bias_rate = reader.number("balance_bias_rate", 0, 1e6, routing.balance_bias_rate);
+    routing.force_causal = reader.boolean("force_causal", routing.force_causal);
 }
 
 void parse_routing(std::string_view json, RoutingConfig& routing, const std::string& where) {

@@ -2,7 +2,9 @@
 
 #include "checkpoint/model_directory.hpp"
 #include "checkpoint/resolve.hpp"
+#include "config/config.hpp"
 #include "core/file.hpp"
+#include "core/log.hpp"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -52,6 +54,7 @@ LoadedModel ModelArgument::load() const {
         fail(Exit::missing_input, "{} has no spiece.model; name the model's vocabulary with --tokenizer", folder.string());
     loaded.tokenizer = Tokenizer::load(vocabulary, sentinels_of(folder));
     const ModelConfig& config = loaded.model->config();
+    for (const std::string& warning : routing_warnings(config)) warn("{}", warning);
     loaded.tokenizer->check_fits(config.vocab_size, config.pad_id, config.eos_id);
     loaded.model->parameters().allocate(dtype, false);
     load_model(folder, loaded.model->parameters());

@@ -96,6 +96,8 @@ Config load_config(const std::vector<std::filesystem::path>& files, const std::v
 Config parse_config(const std::string& text, const std::string& name, bool check = true);
 /// Exit::usage with one sentence if sections contradict themselves or each other.
 void validate(const Config& config);
+/// What of a model's routing its user must know although it is allowed: one sentence each.
+std::vector<std::string> routing_warnings(const ModelConfig& model);
 /// Every value, shorthands spelled out, as TOML that loads to the same config.
 std::string to_toml(const Config& config);
 /// Every option with type, range, default and help, for `flanmoe config --options` and the documentation.

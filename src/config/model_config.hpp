@@ -12,7 +12,7 @@
 
 namespace flanmoe {
 
-/// How one stack routes. Switch, GShard, ST-MoE and T5X top-k are all token_choice with other settings.
+/// How one stack routes. The named sets of these settings (Switch, GShard, expert choice, ...) are in config/routers/.
 struct RoutingConfig {
     RouterKind kind = RouterKind::token_choice;
     int64_t k = 1;                      ///< experts a token (token choice)
@@ -25,7 +25,11 @@ struct RoutingConfig {
     double capacity_factor = 1.25;      ///< training: slots = max(min_capacity, round(factor x real tokens / experts))
     double eval_capacity_factor = 2.0;  ///< the same in evaluation
     int64_t min_capacity = 4;
-    bool dropless = false;              ///< no limit at all
+    bool dropless = false;              ///< no limit at all, in training and evaluation
+    bool eval_dropless = false;         ///< no limit in evaluation
+    bool balance_bias = false;          ///< loss-free balancing: a bias per expert on the scores that choose, not on the gates
+    double balance_bias_rate = 1e-3;    ///< after each step: bias += rate x sign(mean load - load)
+    bool force_causal = false;          ///< expert choice may stand in a causal decoder, where it sees the future (for study)
     int64_t group_rows = 1;             ///< whole batch rows a routing group; 0 = the whole batch is one group
     bool route_padding = false;         ///< padding is routed and takes slots (imported models only)
     double jitter = 0.0;                ///< training: router input x uniform(1 - jitter, 1 + jitter)
@@ -67,6 +71,7 @@ struct ModelConfig {
     double expert_dropout = -1;            ///< inside experts; -1 = dropout
     int64_t shared_d_ff = 0;               ///< inner width of the shared expert of a sparse layer, which every token visits besides; 0 = none
     bool shared_gate = false;              ///< its answer x sigmoid(x w) (Qwen2-MoE)
+    bool multiplicative_bias = false;      ///< gated experts: hidden units x a learned vector per expert before wo (ST-MoE appendix C)
     bool extra_ffn = false;                ///< ST-MoE: a dense feed-forward sub-layer after each sparse one
     RoutingConfig encoder_routing, decoder_routing;
 

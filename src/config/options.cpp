@@ -1,5 +1,6 @@
 // The table itself. A row: key, place, range, names, help.
 #include "config/options.hpp"
+#include "config/routers/routers.hpp"
 
 #include <fmt/format.h>
 
@@ -45,7 +46,6 @@ const Range any{};
 const Range probability{.low = 0, .high = 1, .open_high = true};
 const std::vector<std::string> no_names;
 const std::vector<std::string> activations = {"relu", "gelu_tanh", "gelu", "silu", "gated_relu", "gated_gelu", "gated_gelu_erf", "gated_silu"};
-const std::vector<std::string> routers = {"switch", "gshard", "top_k", "expert_choice", "st_moe"};
 
 void add_model(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
@@ -103,11 +103,15 @@ void add_moe(std::vector<Option>& rows) {
         {"moe.expert_dropout", model<&M::expert_dropout>, below(-1, 1), no_names, "inside experts; -1: model.dropout"},
         {"moe.shared_d_ff", model<&M::shared_d_ff>, at_least(0), no_names, "inner width of a shared expert beside the routed ones, which every token visits; 0: none"},
         {"moe.shared_gate", model<&M::shared_gate>, any, no_names, "the shared expert's answer x sigmoid(x w) (Qwen2-MoE)"},
+        {"moe.multiplicative_bias", model<&M::multiplicative_bias>, any, no_names, "gated experts: hidden units x a learned vector of each expert, 1 at first (ST-MoE)"},
         {"moe.extra_ffn", model<&M::extra_ffn>, any, no_names, "a dense feed-forward after each sparse one (ST-MoE)"},
-        {"moe.router", [](Config& c) -> Field { return PresetField{&c.model.encoder_routing, false}; }, any, routers,
-         "a named set of the routing options below, which still override it: switch (top-1, jitter 0.01), gshard (top-2, random second), top_k (top-2 as T5X), "
-         "st_moe (top-2, random second), expert_choice (encoder; top_k in the decoder)",
+        {"moe.router", [](Config& c) -> Field { return PresetField{&c.model.encoder_routing, false}; }, any, router_names(),
+         "a named set of the routing options below, which still override it: " + router_summaries(),
          [](Config& c) -> Field { return PresetField{&c.model.decoder_routing, true}; }, true},
+        {"moe.encoder.router", [](Config& c) -> Field { return PresetField{&c.model.encoder_routing, false}; }, any, router_names(), "moe.router of the encoder alone", nullptr,
+         true},
+        {"moe.decoder.router", [](Config& c) -> Field { return PresetField{&c.model.decoder_routing, false}; }, any, router_names(), "moe.router of the decoder alone", nullptr,
+         true},
         {"moe.every", [](Config& c) -> Field { return EveryField{&c.model.encoder_sparse, c.model.encoder_layers}; }, at_least(0), no_names,
          "every n-th layer is sparse: layer i if i mod n = n - 1; 0: none", [](Config& c) -> Field { return EveryField{&c.model.decoder_sparse, c.model.decoder_layers}; },
          true},
@@ -119,7 +123,8 @@ void add_moe(std::vector<Option>& rows) {
         add_routing<Member>(both, encoder, decoder, name, range, names, help);
     };
     const std::vector<std::string> policies = {"all", "none", "threshold", "random"};
-    add.operator()<&R::kind>("kind", any, {"token_choice", "expert_choice"}, "who chooses: tokens their experts, or experts their tokens");
+    add.operator()<&R::kind>("kind", any, {"token_choice", "expert_choice", "balanced"},
+                                "who chooses: tokens their experts, experts their tokens, or nobody (for measurements)");
     add.operator()<&R::k>("k", at_least(1), no_names, "experts a token");
     add.operator()<&R::normalize>("normalize", any, no_names, "gates divided by the sum of the token's k gates, before drops");
     add.operator()<&R::prioritized>("prioritized", any, no_names, "tokens claim slots in order of their largest probability");
@@ -131,7 +136,11 @@ void add_moe(std::vector<Option>& rows) {
     add.operator()<&R::capacity_factor>("capacity_factor", above(0), no_names, "training: slots = max(min_capacity, round(factor x real tokens / experts))");
     add.operator()<&R::eval_capacity_factor>("eval_capacity_factor", above(0), no_names, "the same in evaluation");
     add.operator()<&R::min_capacity>("min_capacity", at_least(0), no_names, "least slots of an expert in a group");
-    add.operator()<&R::dropless>("dropless", any, no_names, "no capacity at all");
+    add.operator()<&R::dropless>("dropless", any, no_names, "no capacity at all, in training and evaluation");
+    add.operator()<&R::eval_dropless>("eval_dropless", any, no_names, "no capacity in evaluation");
+    add.operator()<&R::balance_bias>("balance_bias", any, no_names, "loss-free balancing: a bias of each expert on the scores that choose, not on the gates");
+    add.operator()<&R::balance_bias_rate>("balance_bias_rate", at_least(0), no_names, "after each step: bias += rate x sign(mean load - load); 0: it stays");
+    add.operator()<&R::force_causal>("force_causal", any, no_names, "allow expert choice in a causal decoder, where it sees later tokens (for study)");
     add.operator()<&R::group_rows>("group_rows", at_least(0), no_names, "rows of the batch that are routed together; 0: the whole batch");
     add.operator()<&R::route_padding>("route_padding", any, no_names, "padding is routed and takes slots (imported models)");
     add.operator()<&R::jitter>("jitter", probability, no_names, "training: router input x uniform(1 - jitter, 1 + jitter)");

@@ -18,7 +18,7 @@ struct ActivationField {
     Activation* kind;
     bool* gated;
 };
-/// moe.router: a named set of routing rules for one stack; `decoder` because expert choice is for encoders.
+/// moe.router: a named set of routing rules for one stack; `decoder` where it follows the encoder's name, because expert choice is for encoders.
 struct PresetField {
     RoutingConfig* routing;
     bool decoder;

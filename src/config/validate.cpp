@@ -2,6 +2,9 @@
 #include "config/config.hpp"
 #include "core/error.hpp"
 
+#include <algorithm>
+#include <cmath>
+
 namespace flanmoe {
 
 namespace {
@@ -18,8 +21,34 @@ void validate_sparse_layers(const std::vector<int64_t>& sparse, int64_t layers, 
     }
 }
 
-void validate_routing(const RoutingConfig& routing, int64_t experts, const DataConfig& data, const char* stack) {
-    check(routing.k <= experts, "moe.{}.k is {}, more than the {} experts of moe.experts", stack, routing.k, experts);
+// A full group must give every expert at least one slot, in training and in evaluation.
+void validate_capacity(const RoutingConfig& r, int64_t experts, int64_t group_tokens, const char* stack) {
+    if (r.capacity > 0 || r.dropless || group_tokens == 0) return;
+    const auto slots = [&](double factor) { return std::max(r.min_capacity, static_cast<int64_t>(std::nearbyint(factor * static_cast<double>(group_tokens) / static_cast<double>(experts)))); };
+    for (const auto& [name, factor] : {std::pair{"capacity_factor", r.capacity_factor}, {"eval_capacity_factor", r.eval_capacity_factor}})
+        check(slots(factor) > 0,
+              "moe.{0}.{1} = {2} leaves no slot: a group of {3} tokens and {4} experts gives each round({2} x {3} / {4}) = 0; raise it, or set moe.{0}.min_capacity above 0", stack, name,
+              factor, group_tokens, experts);
+}
+
+void validate_kind(const RoutingConfig& r, bool causal, const char* stack) {
+    const bool choice = r.kind == RouterKind::expert_choice;
+    check(!choice || !causal || r.force_causal,
+          "moe.{0}.kind = \"expert_choice\" lets experts compare a token with later ones, which a causal decoder must not; set moe.{0}.router = \"top_k\", or "
+          "moe.{0}.force_causal = true to study it all the same",
+          stack);
+    check(!choice || !(r.dropless || r.eval_dropless), "moe.{}.kind = \"expert_choice\" needs a capacity, the number of tokens that an expert takes; set dropless and eval_dropless to false",
+          stack);
+    check(!r.balance_bias || r.kind == RouterKind::token_choice, "moe.{}.balance_bias is for token choice; with this kind no token chooses, so set it to false", stack);
+}
+
+void validate_routing(const RoutingConfig& routing, int64_t experts, const DataConfig& data, bool decoder) {
+    const char* stack = decoder ? "decoder" : "encoder";
+    check(routing.k <= experts || routing.kind == RouterKind::expert_choice, "moe.{}.k is {}, more than the {} experts of moe.experts", stack, routing.k, experts);
+    validate_kind(routing, decoder, stack);
+    // A decoder length that is left to the objective follows from the encoder's and is no longer than that.
+    const int64_t length = decoder && data.decoder_length ? data.decoder_length : data.encoder_length;
+    validate_capacity(routing, experts, (routing.group_rows ? routing.group_rows : data.batch_rows) * length, stack);
     const int64_t micro = data.micro_batch_rows ? data.micro_batch_rows : data.batch_rows;
     if (routing.group_rows == 0)
         check(micro == data.batch_rows, "moe.{}.group_rows = 0 routes the whole batch together, so data.micro_batch_rows must be 0 or {}, not {}", stack, data.batch_rows, micro);
@@ -47,6 +76,7 @@ void validate_model(const ModelConfig& model) {
     if (model.attention_dropout < 0) check(model.attention_dropout == -1, "model.attention_dropout is {}; it must be -1 or in [0, 1)", model.attention_dropout);
     if (model.expert_dropout < 0) check(model.expert_dropout == -1, "moe.expert_dropout is {}; it must be -1 or in [0, 1)", model.expert_dropout);
     if (model.experts == 0) return;
+    check(!model.multiplicative_bias || model.expert_gated, "moe.multiplicative_bias is a part of gated experts; set moe.activation to gated_gelu, or the bias to false");
     check(!model.encoder_sparse.empty() || !model.decoder_sparse.empty(),
           "moe.experts is {}, but no layer is sparse; set moe.every = 2, moe.encoder.layers or moe.decoder.layers, or moe.experts = 0 for a dense model", model.experts);
     validate_sparse_layers(model.encoder_sparse, model.encoder_layers, "encoder");
@@ -79,12 +109,30 @@ void validate_training(const Config& config) {
 
 }  // namespace
 
+std::vector<std::string> routing_warnings(const ModelConfig& model) {
+    std::vector<std::string> found;
+    const auto look_at = [&](const RoutingConfig& r, const char* stack) {
+        if (r.kind == RouterKind::balanced)
+            found.push_back(fmt::format("the {} routes by turns (kind = \"balanced\"), whatever its routers say: good for measurements, but such a model learns no routing", stack));
+    };
+    if (model.experts == 0) return found;
+    if (!model.encoder_sparse.empty()) look_at(model.encoder_routing, "encoder");
+    if (model.decoder_sparse.empty()) return found;
+    look_at(model.decoder_routing, "decoder");
+    if (model.decoder_routing.kind == RouterKind::expert_choice)
+        found.emplace_back("expert choice in the decoder sees the future: its experts compare each token with later ones, so losses are too good and generation, "
+                           "where later tokens do not exist yet, computes something else");
+    if (model.decoder_routing.prioritized && !model.decoder_routing.dropless)
+        found.emplace_back("moe.decoder.prioritized sees the future: which tokens are dropped depends on later ones, so losses are too good");
+    return found;
+}
+
 void validate(const Config& config) {
     validate_model(config.model);
     validate_data(config.data);
     if (config.model.experts > 0) {
-        if (!config.model.encoder_sparse.empty()) validate_routing(config.model.encoder_routing, config.model.experts, config.data, "encoder");
-        if (!config.model.decoder_sparse.empty()) validate_routing(config.model.decoder_routing, config.model.experts, config.data, "decoder");
+        if (!config.model.encoder_sparse.empty()) validate_routing(config.model.encoder_routing, config.model.experts, config.data, false);
+        if (!config.model.decoder_sparse.empty()) validate_routing(config.model.decoder_routing, config.model.experts, config.data, true);
     }
     validate_training(config);
 }

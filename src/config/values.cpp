@@ -1,5 +1,6 @@
 // Values of options: checked conversion from what a file says to the member of the config, and back to TOML text.
 #include "config/options.hpp"
+#include "config/routers/routers.hpp"
 #include "core/error.hpp"
 #include "core/nearest.hpp"
 
@@ -30,30 +31,6 @@ constexpr std::array<ActivationName, 8> activation_names = {{{Activation::relu, 
                                                              {Activation::gelu_tanh, true},
                                                              {Activation::gelu_erf, true},
                                                              {Activation::silu, true}}};
-
-RoutingConfig preset(const std::string& name, bool decoder) {
-    RoutingConfig r;
-    if (name == "switch") {
-        r.jitter = 0.01;
-    } else if (name == "gshard") {  // the paper sends the second choice with probability 2 x gate and gives 2 x tokens / experts slots
-        r.k = 2;
-        r.normalize = true;
-        r.second_train = SecondPolicy::random;
-        r.second_threshold = 0.5;
-        r.capacity_factor = 2.0;
-    } else if (name == "st_moe") {
-        r.k = 2;
-        r.normalize = true;
-        r.second_train = SecondPolicy::random;
-    } else if (name == "expert_choice" && !decoder) {
-        r.kind = RouterKind::expert_choice;
-        r.capacity_factor = 2.0;
-    } else {  // top_k as in T5X, and the decoder beside an expert choice encoder, which would look at later tokens
-        r.k = 2;
-        r.density = Density::any;
-    }
-    return r;
-}
 
 std::string show(const Scalar& scalar) {
     return std::visit(Overloaded{[](bool b) -> std::string { return b ? "true" : "false"; }, [](int64_t i) { return std::to_string(i); },
@@ -150,7 +127,7 @@ void assign_field(const Field& field, const Option& option, const Value& value) 
                        *p.kind = chosen.kind;
                        *p.gated = chosen.gated;
                    },
-                   [&](const PresetField& p) { *p.routing = preset(option.names[read.name()], p.decoder); },
+                   [&](const PresetField& p) { *p.routing = named_routers()[read.name()].settings(p.decoder); },
                    [&](const EveryField& p) {
                        const int64_t every = read.integer(read.single());
                        p.sparse->clear();

@@ -8,7 +8,8 @@ namespace flanmoe {
 /// Activation of a feed-forward. T5's "gelu" is the tanh form when gated, the erf form when not.
 enum class Activation : uint8_t { relu, gelu_tanh, gelu_erf, silu };
 
-enum class RouterKind : uint8_t { token_choice, expert_choice };
+/// Who decides: tokens choose experts; experts choose tokens; or nobody, tokens go round (forced balanced, for measurements).
+enum class RouterKind : uint8_t { token_choice, expert_choice, balanced };
 /// What happens to choices after the first: always sent, never, when gate > threshold, or when a uniform draw < gate / threshold.
 enum class SecondPolicy : uint8_t { all, none, threshold, random };
 /// What counts as load in the balance loss: first choices (sums to 1) or any of the k choices (sums to k).

@@ -3,14 +3,13 @@
 #include "ops/activation.hpp"
 #include "ops/dispatch.hpp"
 #include "ops/elementwise.hpp"
+#include "ops/expert_scale.hpp"
 #include "ops/matmul.hpp"
 #include "ops/row_gate.hpp"
 
 namespace flanmoe {
 
 namespace {
-
-const RoutingConfig& routing_of(const Pass& pass, const MoeLayer& layer) { return layer.decoder ? pass.config.decoder_routing : pass.config.encoder_routing; }
 
 int64_t expert_width(const ModelConfig& config) { return config.expert_d_ff ? config.expert_d_ff : config.d_ff; }
 
@@ -41,7 +40,69 @@ ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, c
     return args;
 }
 
+// The records of the router: its matrix, and the bias of loss-free balancing, which no gradient and no optimizer touches.
+void declare_router(ParameterStore& store, const ModelConfig& config, const std::string& prefix, MoeLayer& layer) {
+    Parameter router;
+    router.name = prefix + ".router.classifier.weight";
+    router.shape = {config.experts, config.d_model};
+    router.deviation = 2e-2;  // flaxformer's moe.gin; not scaled by init_scale
+    router.kind = ParameterKind::router;
+    layer.router = store.declare({router});
+    if (!routing_of(config, layer).balance_bias) return;
+    Parameter bias;
+    bias.name = prefix + ".router.e_score_correction_bias";  // as in DeepSeek-V3's checkpoints
+    bias.shape = {config.experts};
+    bias.init = Init::zeros;
+    bias.kind = ParameterKind::router;
+    bias.frozen = true;
+    layer.balance_bias = store.declare({bias});
+}
+
+// The multiplicative bias of every expert [F], 1 at first.
+void declare_scale(ParameterStore& store, const ModelConfig& config, const std::string& experts, MoeLayer& layer) {
+    if (!config.multiplicative_bias) return;
+    Parameter scale;
+    scale.name = experts + ".multiplicative_bias";
+    scale.shape = {expert_width(config)};
+    scale.experts = config.experts;
+    scale.init = Init::ones;
+    scale.kind = ParameterKind::expert;
+    layer.scale = store.declare({scale});
+}
+
+// saved.scaled from saved.activated.
+void scale_forward(Pass& pass, const MoeLayer& layer, MoeSaved& saved) {
+    saved.scaled = saved.activated;
+    if (!pass.config.multiplicative_bias) return;
+    const DType type = saved.activated.dtype;
+    saved.scaled = pass.context.allocate(type, saved.activated.shape);
+    ops::expert_scale(pass.context, {saved.activated, pass.weight_of(type, layer.scale), pass.parameters.records()[layer.scale].expert_stride, saved.route.offsets, saved.scaled});
+}
+
+// From the gradient of what the bias scaled to that of `activated`, in place.
+void scale_backward(Pass& pass, const MoeLayer& layer, const Tensor& offsets, const Tensor& activated, const Tensor& d) {
+    if (!pass.config.multiplicative_bias) return;
+    ops::expert_scale_backward(pass.context, {activated, pass.weight(layer.scale), pass.parameters.records()[layer.scale].expert_stride, offsets, d, d, pass.gradient(layer.scale)});
+}
+
 }  // namespace
+
+const RoutingConfig& routing_of(const ModelConfig& config, const MoeLayer& layer) { return layer.decoder ? config.decoder_routing : config.encoder_routing; }
+
+void update_balance_bias(const ParameterStore& store, const ModelConfig& config, const MoeLayer& layer, const std::vector<double>& demand) {
+    const RoutingConfig& routing = routing_of(config, layer);
+    if (!routing.balance_bias || store.records()[layer.router].frozen) return;
+    double mean = 0;
+    for (const double d : demand) mean += d / static_cast<double>(demand.size());
+    const Tensor bias = store.master(store.records()[layer.balance_bias]);
+    for (size_t e = 0; e < demand.size(); ++e) {
+        const double change = routing.balance_bias_rate * static_cast<double>((demand[e] < mean) - (demand[e] > mean));
+        if (bias.dtype == DType::f64)
+            bias.as<double>()[e] += change;
+        else
+            bias.as<float>()[e] += static_cast<float>(change);
+    }
+}
 
 ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
     ops::RouteRule rule;
@@ -52,7 +113,7 @@ ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
     rule.density = routing.density;
     rule.second = training ? routing.second_train : routing.second_eval;
     rule.second_threshold = routing.second_threshold;
-    rule.dropless = routing.dropless;
+    rule.dropless = routing.dropless || (!training && routing.eval_dropless);
     rule.fixed_capacity = routing.capacity;
     rule.capacity_factor = training ? routing.capacity_factor : routing.eval_capacity_factor;
     rule.min_capacity = routing.min_capacity;
@@ -62,21 +123,17 @@ ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
 MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder) {
     MoeLayer layer;
     layer.decoder = decoder;
-    Parameter router;
-    router.name = prefix + ".router.classifier.weight";
-    router.shape = {config.experts, config.d_model};
-    router.deviation = 2e-2;  // flaxformer's moe.gin; not scaled by init_scale
-    router.kind = ParameterKind::router;
-    layer.router = store.declare({router});
+    declare_router(store, config, prefix, layer);
     const std::string experts = prefix + ".experts.expert_{e}";
     layer.input = store.declare(feed_forward_input_records(config, experts, config.expert_gated, expert_width(config), config.experts));
     layer.output = store.declare({feed_forward_output_record(config, experts, expert_width(config), config.experts)});
+    declare_scale(store, config, experts, layer);
     if (config.shared_d_ff == 0) return layer;
     layer.has_shared = true;
     layer.shared = declare_shared_expert(store, config, prefix + ".shared_expert");
     if (!config.shared_gate) return layer;
     layer.shared_gated = true;
-    Parameter gate = router;
+    Parameter gate = store.records()[layer.router];
     gate.name = prefix + ".shared_expert_gate.weight";
     gate.shape = {1, config.d_model};
     layer.shared_gate = store.declare({gate});
@@ -120,7 +177,7 @@ void shared_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence
 Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
-    const RoutingConfig& routing = routing_of(pass, layer);
+    const RoutingConfig& routing = routing_of(config, layer);
     const int64_t n = x.rows(), d = config.d_model, f = expert_width(config), halves = config.expert_gated ? 2 : 1;
 
     // Router.
@@ -136,8 +193,9 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     route.logits = logits;
     route.groups = groups_of(pass, routing, sequence);
     route.rule = rule_of(routing, pass.training);
-    route.rule.dropless |= pass.no_drop && routing.kind == RouterKind::token_choice;
+    route.rule.dropless |= pass.no_drop && routing.kind != RouterKind::expert_choice;
     if (!routing.route_padding) route.mask = sequence.routed;
+    if (routing.balance_bias) route.bias = pass.master(layer.balance_bias);
     route.key = key_of(pass, layer, Purpose::second_expert);
     route.first_token = static_cast<uint64_t>(sequence.first_token());
     ops::allocate_route_outputs(context, route);
@@ -158,7 +216,8 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
                                   .out = saved.inner,
                                   .transpose_b = true});
     ops::activation(context, expert_activation(pass, layer, saved));
-    ops::grouped_matmul(context, {.a = saved.activated,
+    scale_forward(pass, layer, saved);
+    ops::grouped_matmul(context, {.a = saved.scaled,
                                   .b = pass.weight_of(x.dtype, layer.output),
                                   .b_stride = records[layer.output].expert_stride,
                                   .offsets = route.offsets,
@@ -173,7 +232,7 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
 Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
-    const RoutingConfig& routing = routing_of(pass, layer);
+    const RoutingConfig& routing = routing_of(config, layer);
     const ops::RouteArgs& route = saved.route;
     const int64_t n = d_delta.rows(), d = config.d_model, halves = config.expert_gated ? 2 : 1;
     const auto& records = pass.parameters.records();
@@ -184,9 +243,11 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
     const Tensor d_gate = context.allocate(pass.accumulate(), route.row_gate.shape);
     const Tensor rows = pass.narrow(saved.rows), activated = pass.narrow(saved.activated), d_answers = pass.narrow(saved.answers), d_inner = pass.narrow(saved.inner);
     ops::combine_backward(context, {d_answers, route.row_gate, tables_of(route), d_delta, d_answers, d_gate});
+    const Tensor scaled = config.multiplicative_bias ? pass.narrow(saved.scaled) : activated;
     const Tensor d_activated = context.allocate(pass.type(), saved.activated.shape);
     ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output), .b_stride = records[layer.output].expert_stride, .offsets = route.offsets, .out = d_activated});
-    ops::grouped_matmul_weight(context, {d_answers, activated, route.offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
+    ops::grouped_matmul_weight(context, {d_answers, scaled, route.offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
+    scale_backward(pass, layer, route.offsets, activated, d_activated);
     const ops::ActivationArgs forward = expert_activation(pass, layer, saved);
     ops::activation_backward(context, {forward.kind, forward.gated, d_inner, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner});
     const Tensor d_rows = d_answers;

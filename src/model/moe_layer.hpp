@@ -1,7 +1,7 @@
 // Mixture-of-Experts sub-layer, in three parts that know little of each other:
 //   router      logits = jitter(x) Wr^T in float, then the decision of ops/route.hpp
 //   dispatcher  rows sorted by expert, and the weighted sum of their answers (ops/dispatch.hpp)
-//   experts     one feed-forward per expert, as grouped products over the sorted rows
+//   experts     one feed-forward per expert, as grouped products over the sorted rows; gated ones with a multiplicative bias if the config says so
 // delta[n] = sum over the kept experts e of token n of gate[n, e] * expert_e(x[n]); a dropped token gives zero.
 // A shared expert, if there is one, adds its answer for every token, times sigmoid(x[n] . w) if it has a gate.
 #pragma once
@@ -16,6 +16,8 @@ struct MoeLayer {
     size_t router = 0;  ///< record of Wr [E, D]
     size_t input = 0;   ///< expert records wi, or wi_0 with wi_1 behind it
     size_t output = 0;  ///< expert record wo
+    size_t scale = 0;         ///< expert record of the multiplicative bias, if the config has one
+    size_t balance_bias = 0;  ///< record of loss-free balancing's bias [E], if the stack's routing has one
     bool has_shared = false, shared_gated = false;
     FeedForward shared;
     size_t shared_gate = 0;  ///< record of w [1, D]
@@ -29,6 +31,7 @@ struct MoeSaved {
     Tensor rows;           ///< [max_rows, D] sorted by expert
     Tensor inner;          ///< [max_rows, F] or [max_rows, 2F]
     Tensor activated;      ///< [max_rows, F]
+    Tensor scaled;         ///< [max_rows, F] activated x multiplicative bias; `activated` itself without one
     Tensor answers;        ///< [max_rows, D] before the gates
     Tensor x;              ///< [N, D] the layer's input; with a shared expert
     FeedForwardSaved shared;
@@ -38,6 +41,12 @@ struct MoeSaved {
 
 /// What a stack's routing means to the operation, in training or in evaluation.
 ops::RouteRule rule_of(const RoutingConfig& routing, bool training);
+
+/// How a layer's stack routes.
+const RoutingConfig& routing_of(const ModelConfig& config, const MoeLayer& layer);
+/// Loss-free balancing after an optimizer step: bias_e += rate x sign(mean demand - demand_e), demand [E] over the whole step. Nothing if the layer has no
+/// such bias or its router is frozen.
+void update_balance_bias(const ParameterStore& store, const ModelConfig& config, const MoeLayer& layer, const std::vector<double>& demand);
 
 /// Declares the records of router and experts under `prefix` ("encoder.block.1.layer.1.mlp").
 MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder);

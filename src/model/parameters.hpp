@@ -29,7 +29,7 @@ struct Parameter {
     Init init = Init::normal;
     double deviation = 1;  ///< standard deviation of normal initialisers
     ParameterKind kind = ParameterKind::ffn;
-    bool frozen = false;   ///< no gradient is applied, no optimizer state is held
+    bool frozen = false;   ///< no gradient is applied, no optimizer state is held; declared so: a rule of its own changes it (balance biases of routers)
 
     int64_t offset = 0;         ///< elements from the start of the flat arrays; set by the store
     int64_t expert_stride = 0;  ///< elements from one expert's tensor to the next; set by the store

@@ -90,6 +90,7 @@ void LossSums::add(const LossSums& other) {
     for (size_t i = 0; i < routing.size(); ++i) {
         for (size_t j = 0; j < routing[i].statistics.size(); ++j) routing[i].statistics[j] += other.routing[i].statistics[j];
         for (size_t j = 0; j < routing[i].load.size(); ++j) routing[i].load[j] += other.routing[i].load[j];
+        for (size_t j = 0; j < routing[i].demand.size(); ++j) routing[i].demand[j] += other.routing[i].demand[j];
     }
 }
 
@@ -216,6 +217,13 @@ Tensor Transformer::logits(Pass& pass, const Tensor& hidden) const {
     return out;
 }
 
+void Transformer::update_balance_biases(const std::vector<RoutingReport>& reports) {
+    size_t next = 0;
+    for (const Stack* stack : {&encoder_, &decoder_})
+        for (const SubLayer& sublayer : stack->sublayers)
+            if (const auto* moe = std::get_if<MoeLayer>(&sublayer.body)) update_balance_bias(parameters_, config_, *moe, reports.at(next++).demand);
+}
+
 std::vector<RoutingReport> Transformer::routing_reports(const TransformerSaved& saved) const {
     std::vector<RoutingReport> reports;
     const auto collect = [&](const Stack& stack, const StackSaved& kept) {
@@ -223,8 +231,9 @@ std::vector<RoutingReport> Transformer::routing_reports(const TransformerSaved& 
             if (!std::holds_alternative<MoeLayer>(stack.sublayers[s].body)) continue;
             const ops::RouteArgs& route = kept.sublayers[s].moe.route;
             const double* statistics = route.statistics.as<double>();
-            const double* load = route.load.as<double>();
-            reports.push_back({stack.decoder, stack.sublayers[s].block, {statistics, statistics + route.statistics.elements()}, {load, load + route.load.elements()}});
+            const double *load = route.load.as<double>(), *demand = route.demand.as<double>();
+            reports.push_back({stack.decoder, stack.sublayers[s].block, {statistics, statistics + route.statistics.elements()}, {load, load + route.load.elements()},
+                               {demand, demand + route.demand.elements()}});
         }
     };
     collect(encoder_, saved.encoder_stack);

@@ -13,12 +13,13 @@
 
 namespace flanmoe {
 
-/// What one sparse layer did: sums over groups and tokens (ops::RouteStatistic), and rows kept by each expert. Adding two gives those of both.
+/// What one sparse layer did: sums over groups and tokens (ops::RouteStatistic) and by expert. Adding two gives those of both.
 struct RoutingReport {
     bool decoder = false;
     int block = 0;
     std::vector<double> statistics;
-    std::vector<double> load;
+    std::vector<double> load;    ///< rows kept by each expert
+    std::vector<double> demand;  ///< choices of each expert, kept or not
     double operator[](ops::RouteStatistic s) const { return statistics[static_cast<size_t>(s)]; }
 };
 
@@ -62,6 +63,8 @@ public:
     const Stack& encoder() const { return encoder_; }
     const Stack& decoder() const { return decoder_; }
     Tensor embed(Pass& pass, const Tensor& ids) const;  ///< [N, D], accumulation type
+    /// Loss-free balancing of the routers that have a bias, after an optimizer step with these reports (update_balance_bias).
+    void update_balance_biases(const std::vector<RoutingReport>& reports);
     /// Reports of the sparse layers of a forward pass.
     std::vector<RoutingReport> routing_reports(const TransformerSaved& saved) const;
 

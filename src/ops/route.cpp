@@ -31,7 +31,7 @@ void allocate_route_outputs(Context& context, RouteArgs& args) {
     const int64_t tokens = args.logits.rows(), experts = args.logits.cols(), rows = max_rows(args.rule, tokens, args.groups, experts);
     const DType type = args.logits.dtype;
     args.probabilities = context.allocate(type, {tokens, experts});
-    args.choices = args.rule.kind == RouterKind::token_choice ? context.allocate(DType::i32, {tokens, args.rule.k}) : Tensor();
+    args.choices = args.rule.kind != RouterKind::expert_choice ? context.allocate(DType::i32, {tokens, args.rule.k}) : Tensor();
     args.offsets = context.allocate(DType::i32, {experts + 1});
     args.row_token = context.allocate(DType::i32, {rows});
     args.row_gate = context.allocate(type, {rows});
@@ -40,6 +40,7 @@ void allocate_route_outputs(Context& context, RouteArgs& args) {
     args.token_rows = context.allocate(DType::i32, {rows});
     args.statistics = context.allocate(DType::f64, {static_cast<int64_t>(RouteStatistic::count)});
     args.load = context.allocate(DType::f64, {experts});
+    args.demand = context.allocate(DType::f64, {experts});
 }
 
 namespace {
@@ -60,6 +61,7 @@ void check_route(const RouteArgs& args) {
     require(experts >= 1 && args.groups >= 1 && tokens % args.groups == 0, "tokens that divide into the groups");
     check_rule(args.rule, experts);
     require(!args.mask || is_vector(args.mask, DType::u8, tokens), "a mask u8 [N]");
+    require(!args.bias || (args.rule.kind == RouterKind::token_choice && is_vector(args.bias, type, experts)), "a bias [E] of the logits' type, for token choice");
     require(!args.draws || is_vector(args.draws, type, tokens * (args.rule.k - 1)), "a draw for every choice after the first [N, k - 1]");
     require(is_vector(args.probabilities, type, tokens * experts), "probabilities [N, E] of the logits' type");
     require(args.rule.kind == RouterKind::expert_choice || is_vector(args.choices, DType::i32, tokens * args.rule.k), "choices i32 [N, k]");
@@ -68,8 +70,9 @@ void check_route(const RouteArgs& args) {
     require(is_vector(args.row_gate, type, rows) && is_vector(args.row_id, DType::i64, rows) && is_vector(args.token_rows, DType::i32, rows),
             "row gates, ids and token rows [max_rows]");
     require(is_vector(args.offsets, DType::i32, experts + 1) && is_vector(args.token_offsets, DType::i32, tokens + 1), "offsets i32 [E + 1] and [N + 1]");
-    require(is_vector(args.statistics, DType::f64, static_cast<int64_t>(RouteStatistic::count)) && is_vector(args.load, DType::f64, experts),
-            "statistics and load f64");
+    require(is_vector(args.statistics, DType::f64, static_cast<int64_t>(RouteStatistic::count)) && is_vector(args.load, DType::f64, experts) &&
+                is_vector(args.demand, DType::f64, experts),
+            "statistics, load and demand f64");
 }
 
 }  // namespace

@@ -5,7 +5,10 @@
 //   (`prioritized`: in order of descending largest p, ties in token order), then all second choices, and so on. Choice r > 0 passes the second policy or
 //   takes no slot. A choice is kept while its expert has free slots in the group. gate = p, or p / (sum of the token's k chosen p) if `normalize`.
 //   Switch: k = 1. GShard: k = 2, normalize, second random with threshold 0.5 (paper) or 0.2 (Mesh). T5X: k = 2, density any.
+//   With a `bias` the choices are the k largest p + bias; everything else is as without it (loss-free balancing).
 // Expert choice: each expert takes its `capacity` most probable tokens of the group, ties to the earlier token; gate = p.
+// Balanced: token choice whose choices go round the experts, whatever the logits: choice r of the i-th routable token of a group is expert
+//   (f k + i k + r) mod E, f = index of the group's first token in the step. For measurements.
 // Slots per expert and group: fixed; or max(minimum, round-half-even(factor * routable tokens of the group / E)); or no limit.
 // balance (per group) = E * sum_e load_e * mean p_e, both over routable tokens, load before capacity and without gradient; 0 for expert choice.
 // z (per group) = mean over routable tokens of (log sum exp logits)^2. Groups without a routable token count in neither.
@@ -58,13 +61,14 @@ struct RouteArgs {
     int64_t groups = 1;
     RouteRule rule;
     Tensor mask;    ///< optional u8 [N]: 1 = may be routed
+    Tensor bias;    ///< optional [E] accumulation type: added to p where experts are chosen, not in gates, losses or statistics (token choice)
     Tensor draws;   ///< optional accumulation type [N, k - 1]: uniform numbers of the second policy; without them drawn from `key`, element
                     ///< (first_token + n) (k - 1) + r - 1 for choice r of token n
     RandomKey key;
     uint64_t first_token = 0;  ///< index of token 0 in the step's global batch
 
     Tensor probabilities;  ///< out [N, E] accumulation type; zeros for a token that may not be routed
-    Tensor choices;        ///< out i32 [N, k], most probable first, whether kept or not; -1 for a token that may not be routed (empty for expert choice)
+    Tensor choices;        ///< out i32 [N, k], best first, whether kept or not; -1 for a token that may not be routed (empty for expert choice)
     Tensor offsets;        ///< out i32 [E + 1]: rows of expert e are [offsets[e], offsets[e+1])
     Tensor row_token;      ///< out i32 [max_rows]
     Tensor row_gate;       ///< out [max_rows] accumulation type
@@ -73,6 +77,7 @@ struct RouteArgs {
     Tensor token_rows;     ///< out i32 [max_rows]
     Tensor statistics;     ///< out f64 [RouteStatistic::count], overwritten
     Tensor load;           ///< out f64 [E]: rows kept by each expert, overwritten
+    Tensor demand;         ///< out f64 [E]: choices of each expert that passed the second policy, kept or not (expert choice: load), overwritten
 };
 /// Allocates every output in the context's arena.
 void allocate_route_outputs(Context& context, RouteArgs& args);

@@ -19,7 +19,8 @@ using Metrics = std::vector<std::pair<std::string, double>>;
 /// The value of a name; `missing` if there is none.
 double metric(const Metrics& metrics, std::string_view name, double missing = 0);
 
-/// Names of the training record, with their units, that progress lines and reports look for; summary.cpp adds others.
+/// Names of the training record, with their units, that progress lines and reports look for; summary.cpp adds others. Figures of one sparse layer have its
+/// stack and block in front: "encoder.1/utilization".
 namespace metric_name {
 constexpr const char* loss = "loss";                    ///< sum of the terms below with their coefficients
 constexpr const char* cross_entropy = "cross_entropy";  ///< nats a target token
@@ -36,6 +37,9 @@ constexpr const char* expert_load = "expert_load";              ///< rows kept b
 constexpr const char* utilization = "utilization";              ///< slots used / slots
 constexpr const char* dropped = "dropped";                      ///< share of tokens that no expert took
 constexpr const char* confidence = "confidence";                ///< mean gate of what was dispatched
+constexpr const char* entropy = "router_entropy";               ///< of a token's probabilities, nats, mean over tokens
+constexpr const char* dead_experts = "dead_experts";            ///< experts of a layer that kept no row in the step
+constexpr const char* second_dropped = "second_dropped";        ///< of the choices after the first that were wanted, the share that found no slot
 constexpr const char* skipped = "skipped";                      ///< steps skipped since the run began
 constexpr const char* seconds_per_step = "seconds_per_step";
 }  // namespace metric_name

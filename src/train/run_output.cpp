@@ -49,7 +49,10 @@ void RunOutput::step(int64_t step, const Metrics& metrics) {
 void RunOutput::validation(int64_t step, const Metrics& metrics) {
     state_->record("validation", step, metrics);
     std::string text = fmt::format("step {}: validation", step);
-    for (const auto& [name, value] : metrics) text += fmt::format("{} {} {:.4f}", &name == &metrics.front().first ? "" : ",", name, value);
+    for (const auto& [name, value] : metrics) {
+        if (name.find('/') != std::string::npos) continue;  // figures of single layers are for files
+        text += fmt::format("{} {} {:.4f}", &name == &metrics.front().first ? "" : ",", name, value);
+    }
     state_->progress.message(text);
 }
 

@@ -33,7 +33,7 @@ struct LossCoefficients {
 /// Fills the store's gradients for step `step` (which keys dropout and jitter; `dropout` false switches both off and routes as in evaluation).
 StepGradients compute_gradients(Context& context, Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
                                 bool dropout = true);
-/// Clips by global norm (0 = not), updates the master weights with learning rate `rate` and refreshes the compute copy.
+/// Clips by global norm (0 = not), updates the master weights with learning rate `rate` and the routers' balance biases, and refreshes the compute copy.
 void apply_gradients(Context& context, Transformer& model, Optimizer& optimizer, const StepGradients& gradients, double clip, int64_t step, double rate);
 
 }  // namespace flanmoe

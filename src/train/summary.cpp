@@ -1,26 +1,45 @@
 #include "train/summary.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
 namespace flanmoe {
 
-Metrics summarise_routing(const std::vector<RoutingReport>& reports) {
-    if (reports.empty()) return {};
+namespace {
+
+// One sparse layer's figures.
+Metrics figures_of(const RoutingReport& r) {
     using S = ops::RouteStatistic;
     const auto share = [](double part, double whole) { return whole > 0 ? part / whole : 0.0; };
-    double load = 0, utilization = 0, dropped = 0, confidence = 0, entropy = 0;
-    for (const RoutingReport& r : reports) {
-        const double mean = std::accumulate(r.load.begin(), r.load.end(), 0.0) / static_cast<double>(r.load.size());
-        load += share(*std::max_element(r.load.begin(), r.load.end()), mean);
-        utilization += share(r[S::rows], r[S::slots]);
-        dropped += share(r[S::tokens] - r[S::reached], r[S::tokens]);
-        confidence += share(r[S::gate], r[S::rows]);
-        entropy += share(r[S::entropy], r[S::tokens]);
-    }
-    const double n = static_cast<double>(reports.size());
+    const double mean_load = std::accumulate(r.load.begin(), r.load.end(), 0.0) / static_cast<double>(r.load.size());
+    const double dead = mean_load > 0 ? static_cast<double>(std::count(r.load.begin(), r.load.end(), 0.0)) : 0;  // a layer without tokens shows nothing
     namespace name = metric_name;
-    return {{name::expert_load, load / n}, {name::utilization, utilization / n}, {name::dropped, dropped / n}, {name::confidence, confidence / n}, {"router_entropy", entropy / n}};
+    return {{name::expert_load, share(*std::max_element(r.load.begin(), r.load.end()), mean_load)},
+            {name::utilization, share(r[S::rows], r[S::slots])},
+            {name::dropped, share(r[S::tokens] - r[S::reached], r[S::tokens])},
+            {name::confidence, share(r[S::gate], r[S::rows])},
+            {name::entropy, share(r[S::entropy], r[S::tokens])},
+            {name::dead_experts, dead},
+            {name::second_dropped, share(r[S::later_dropped], r[S::later_wanted])}};
+}
+
+}  // namespace
+
+Metrics summarise_routing(const std::vector<RoutingReport>& reports) {
+    Metrics means, layers;
+    for (const RoutingReport& r : reports) {
+        const Metrics figures = figures_of(r);
+        if (means.empty())
+            for (const auto& figure : figures) means.emplace_back(figure.first, 0.0);
+        for (size_t i = 0; i < figures.size(); ++i) {
+            means[i].second += figures[i].second / static_cast<double>(reports.size());
+            layers.emplace_back(fmt::format("{}.{}/{}", r.decoder ? "decoder" : "encoder", r.block, figures[i].first), figures[i].second);
+        }
+    }
+    means.insert(means.end(), layers.begin(), layers.end());
+    return means;
 }
 
 Metrics summarise(const StepGradients& step, const StepFigures& figures, const Watch& watch) {

@@ -17,11 +17,11 @@ struct StepFigures {
     double matmul_rate = 0;  ///< of this machine, operations a second
 };
 
-/// The training record: the names of metric_name and, for sparse models, the means over layers of the router's figures.
+/// The training record: the names of metric_name and, for sparse models, the router's figures.
 Metrics summarise(const StepGradients& step, const StepFigures& figures, const Watch& watch);
 /// The same terms of a validation set.
 Metrics summarise_validation(const LossSums& sums);
-/// Router figures alone, means over layers; empty for dense models.
+/// Router figures alone: means over layers, then those of each layer as "encoder.1/utilization"; empty for dense models.
 Metrics summarise_routing(const std::vector<RoutingReport>& reports);
 
 }  // namespace flanmoe

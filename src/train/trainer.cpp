@@ -98,6 +98,9 @@ struct Trainer::State {
 
 void Trainer::State::open() {
     remove_leftovers(run);
+    for (const std::string& warning : routing_warnings(config.model)) warn("{}", warning);
+    if ((config.model.encoder_routing.balance_bias || config.model.decoder_routing.balance_bias) && config.train.balance_loss > 0)
+        warn("moe.balance_bias balances without a loss, but train.balance_loss is {}; set it to 0 unless both are meant", config.train.balance_loss);
     loader = std::make_unique<Loader>(config.data, tokenizer);
     DataStatistics data = loader->statistics();
     report_data("data.train", data.sources, data.epoch_examples, loader->config());

@@ -16,7 +16,8 @@ bool same(const RoutingConfig& a, const RoutingConfig& b) {
     return a.kind == b.kind && a.k == b.k && a.normalize == b.normalize && a.prioritized == b.prioritized && a.density == b.density &&
            a.second_train == b.second_train && a.second_eval == b.second_eval && a.second_threshold == b.second_threshold &&
            a.capacity == b.capacity && a.capacity_factor == b.capacity_factor && a.eval_capacity_factor == b.eval_capacity_factor &&
-           a.min_capacity == b.min_capacity && a.dropless == b.dropless && a.group_rows == b.group_rows && a.route_padding == b.route_padding &&
+           a.min_capacity == b.min_capacity && a.dropless == b.dropless && a.eval_dropless == b.eval_dropless && a.balance_bias == b.balance_bias && a.balance_bias_rate == b.balance_bias_rate &&
+           a.force_causal == b.force_causal && a.group_rows == b.group_rows && a.route_padding == b.route_padding &&
            a.jitter == b.jitter;
 }
 bool same(const ModelConfig& a, const ModelConfig& b) {
@@ -27,7 +28,7 @@ bool same(const ModelConfig& a, const ModelConfig& b) {
            a.attention_dropout == b.attention_dropout && a.pad_id == b.pad_id && a.eos_id == b.eos_id && a.decoder_start_id == b.decoder_start_id &&
            a.experts == b.experts && a.encoder_sparse == b.encoder_sparse && a.decoder_sparse == b.decoder_sparse && a.expert_d_ff == b.expert_d_ff &&
            a.expert_activation == b.expert_activation && a.expert_gated == b.expert_gated && a.expert_dropout == b.expert_dropout &&
-           a.extra_ffn == b.extra_ffn && same(a.encoder_routing, b.encoder_routing) && same(a.decoder_routing, b.decoder_routing) &&
+           a.extra_ffn == b.extra_ffn && a.multiplicative_bias == b.multiplicative_bias && same(a.encoder_routing, b.encoder_routing) && same(a.decoder_routing, b.decoder_routing) &&
            a.kv_heads == b.kv_heads && a.rotary == b.rotary && a.scale_attention == b.scale_attention && a.qkv_bias == b.qkv_bias &&
            a.attention_window == b.attention_window && a.bidirectional_prefix == b.bidirectional_prefix && a.shared_d_ff == b.shared_d_ff &&
            a.shared_gate == b.shared_gate && a.init_scale == b.init_scale && a.flanmoe_layout == b.flanmoe_layout;
@@ -92,7 +93,7 @@ TEST_SUITE("checkpoint/hf_config") {
         RoutingConfig& r = gshard.encoder_routing;
         r.k = 2, r.normalize = true, r.second_train = SecondPolicy::random, r.second_eval = SecondPolicy::threshold, r.second_threshold = 0.3,
         r.group_rows = 4;
-        gshard.decoder_routing.kind = RouterKind::expert_choice, gshard.decoder_routing.dropless = true, gshard.decoder_routing.group_rows = 0;
+        gshard.decoder_routing.kind = RouterKind::expert_choice, gshard.decoder_routing.group_rows = 0;
         gshard.decoder_routing.prioritized = true, gshard.decoder_routing.density = Density::any, gshard.decoder_routing.capacity_factor = 2;
         gshard.expert_gated = true, gshard.expert_activation = Activation::gelu_tanh, gshard.expert_d_ff = 99, gshard.extra_ffn = true;
         check_round_trip(gshard, "flanmoe");

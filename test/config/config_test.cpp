@@ -108,23 +108,6 @@ TEST_SUITE("config/config") {
         CHECK(parse_config(text, "a.toml").model.decoder_sparse.empty());
     }
 
-    TEST_CASE("a router's name stands for its published rules, whatever was set is kept") {
-        const auto with = [](const std::string& router, const std::string& more = "") {
-            return parse_config("[moe]\nexperts = 8\nevery = 2\n" + more + "router = \"" + router + "\"\n", "a.toml").model;
-        };
-        const ModelConfig one = with("switch"), gshard = with("gshard"), top_k = with("top_k"), choice = with("expert_choice"), st = with("st_moe");
-        CHECK(one.encoder_routing.k == 1);
-        CHECK(one.decoder_routing.jitter == 0.01);
-        CHECK((gshard.encoder_routing.k == 2 && gshard.encoder_routing.normalize && gshard.encoder_routing.second_train == SecondPolicy::random));
-        CHECK((gshard.encoder_routing.second_threshold == 0.5 && gshard.encoder_routing.second_eval == SecondPolicy::all));
-        CHECK((top_k.decoder_routing.k == 2 && !top_k.decoder_routing.normalize && top_k.decoder_routing.density == Density::any));
-        CHECK(choice.encoder_routing.kind == RouterKind::expert_choice);
-        CHECK((choice.decoder_routing.kind == RouterKind::token_choice && choice.decoder_routing.k == 2));
-        CHECK((st.encoder_routing.capacity_factor == 1.25 && st.encoder_routing.eval_capacity_factor == 2.0 && st.encoder_routing.second_threshold == 0.2));
-        CHECK(with("gshard", "k = 4\njitter = 0.5\n").decoder_routing.k == 4);
-        CHECK(with("gshard", "k = 4\njitter = 0.5\n").decoder_routing.normalize);
-    }
-
     TEST_CASE("errors name file, line, key and remedy") {
         CHECK(contains(refusal("[train]\nseed = 1\nstpes = 3\n"), "a.toml:3: unknown key train.stpes (did you mean train.steps?)"));
         CHECK(contains(refusal("[model]\nlearning_rate = 3\n"), "did you mean optimizer.learning_rate?"));

@@ -13,6 +13,7 @@ namespace flanmoe::test {
 struct ReferenceRoute {
     std::vector<double> weight;  ///< [N, E]
     std::vector<uint8_t> kept;   ///< [N, E] 1 = sent (a gate may be 0)
+    std::vector<double> demand;  ///< [E] choices that passed the policy
     std::array<double, static_cast<size_t>(ops::RouteStatistic::count)> statistics{};
 };
 
@@ -21,9 +22,11 @@ struct LiteralRoute {
     using S = ops::RouteStatistic;
     const ops::RouteRule& rule;
     const std::vector<double>& draws;
+    const std::vector<double>& bias;
     int64_t experts;
     ReferenceRoute out;
-    std::vector<double> p;  // [N, E]
+    std::vector<double> p;       // [N, E]
+    std::vector<int64_t> turn;   // [N] balanced: number of the token's first choice
 
     size_t at(int64_t n, int64_t e) const { return static_cast<size_t>(n * experts + e); }
     double& stat(S s) { return out.statistics[static_cast<size_t>(s)]; }
@@ -45,14 +48,19 @@ struct LiteralRoute {
             std::vector<int64_t> order = live;
             std::stable_sort(order.begin(), order.end(), [&](int64_t x, int64_t y) { return p[at(x, e)] > p[at(y, e)]; });
             order.resize(static_cast<size_t>(std::min(capacity, static_cast<int64_t>(live.size()))));
-            for (int64_t n : order) out.weight[at(n, e)] = p[at(n, e)], out.kept[at(n, e)] = 1;
+            for (int64_t n : order) out.weight[at(n, e)] = p[at(n, e)], out.kept[at(n, e)] = 1, out.demand[static_cast<size_t>(e)] += 1;
         }
     }
 
     std::vector<int64_t> choices(int64_t n) const {
         std::vector<int64_t> c;
+        if (rule.kind == RouterKind::balanced) {
+            for (int64_t r = 0; r < rule.k; ++r) c.push_back((turn[static_cast<size_t>(n)] + r) % experts);
+            return c;
+        }
         for (int64_t e = 0; e < experts; ++e) c.push_back(e);
-        std::stable_sort(c.begin(), c.end(), [&](int64_t x, int64_t y) { return p[at(n, x)] > p[at(n, y)]; });
+        const auto score = [&](int64_t e) { return p[at(n, e)] + (bias.empty() ? 0 : bias[static_cast<size_t>(e)]); };
+        std::stable_sort(c.begin(), c.end(), [&](int64_t x, int64_t y) { return score(x) > score(y); });
         c.resize(static_cast<size_t>(rule.k));
         return c;
     }
@@ -91,6 +99,7 @@ struct LiteralRoute {
                 if (rule.normalize) gate /= sum;
                 if (!wanted(n, rank, gate)) continue;
                 if (rank > 0) stat(S::later_wanted) += 1;
+                out.demand[static_cast<size_t>(e)] += 1;
                 if (capacity < 0 || used[static_cast<size_t>(e)] < capacity) ++used[static_cast<size_t>(e)], out.weight[at(n, e)] = gate, out.kept[at(n, e)] = 1;
                 else if (rank > 0) stat(S::later_dropped) += 1;
             }
@@ -111,16 +120,19 @@ struct LiteralRoute {
     }
 };
 
-/// logits [N, E], mask [N] (empty = all), draws [N, k - 1].
+/// logits [N, E], mask [N] (empty = all), draws [N, k - 1], bias [E] (empty = none).
 inline ReferenceRoute reference_route(const std::vector<double>& logits, int64_t groups, int64_t experts, const ops::RouteRule& rule, const std::vector<int>& mask,
-                                      const std::vector<double>& draws) {
+                                      const std::vector<double>& draws, const std::vector<double>& bias = {}, int64_t first_token = 0) {
     const int64_t size = static_cast<int64_t>(logits.size()) / experts / groups;
-    LiteralRoute route{rule, draws, experts, {std::vector<double>(logits.size(), 0.0), std::vector<uint8_t>(logits.size(), 0), {}}, std::vector<double>(logits.size())};
+    const size_t weights = logits.size(), tokens = weights / static_cast<size_t>(experts);
+    LiteralRoute route{rule, draws, bias, experts, {std::vector<double>(weights, 0.0), std::vector<uint8_t>(weights, 0), std::vector<double>(static_cast<size_t>(experts), 0.0), {}},
+                       std::vector<double>(weights), std::vector<int64_t>(tokens)};
     for (int64_t g = 0; g < groups; ++g) {
         std::vector<int64_t> live;
         for (int64_t n = g * size; n < (g + 1) * size; ++n)
             if (mask.empty() || mask[static_cast<size_t>(n)]) live.push_back(n);
         if (live.empty()) continue;
+        for (size_t i = 0; i < live.size(); ++i) route.turn[static_cast<size_t>(live[i])] = (first_token + g * size + static_cast<int64_t>(i)) * rule.k;
         const int64_t capacity = ops::capacity_of(rule, static_cast<int64_t>(live.size()), experts);
         route.softmax(logits, live);
         if (rule.kind == RouterKind::expert_choice) route.expert_choice(live, capacity);

@@ -32,7 +32,24 @@ TEST_SUITE("train/summary") {
         CHECK(value(m, metric_name::utilization) == Approx((0.8 + 0.5) / 2));
         CHECK(value(m, metric_name::dropped) == Approx((0.2 + 0.25) / 2));
         CHECK(value(m, metric_name::confidence) == Approx((0.5 + 1.0) / 2));
-        CHECK(value(m, "router_entropy") == Approx((0.5 + 0.0) / 2));
+        CHECK(value(m, metric_name::entropy) == Approx((0.5 + 0.0) / 2));
+    }
+
+    TEST_CASE("every layer has its own figures too: dead experts and second choices dropped among them") {
+        using S = ops::RouteStatistic;
+        RoutingReport one = report(10, 8, 8, 10, 4, 5, {6, 0, 2, 0}), two = report(8, 6, 6, 12, 6, 0, {3, 3, 1, 1});
+        one.block = 1, two.block = 3, two.decoder = true;
+        two.statistics[static_cast<size_t>(S::later_wanted)] = 8, two.statistics[static_cast<size_t>(S::later_dropped)] = 2;
+        const Metrics m = summarise_routing({one, two});
+        CHECK(value(m, "encoder.1/utilization") == Approx(0.8));
+        CHECK(value(m, "decoder.3/utilization") == Approx(0.5));
+        CHECK(value(m, "decoder.3/dropped") == Approx(0.25));
+        CHECK(value(m, "encoder.1/dead_experts") == 2);
+        CHECK(value(m, metric_name::dead_experts) == 1);
+        CHECK(value(m, "decoder.3/second_dropped") == Approx(0.25));
+        CHECK(value(m, "encoder.1/second_dropped") == 0);
+        CHECK(value(m, metric_name::second_dropped) == Approx(0.125));
+        CHECK(m.size() == 3 * 7);
     }
 
     TEST_CASE("a dense model has no routing figures, a layer without tokens has zeros") {

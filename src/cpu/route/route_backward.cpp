@@ -20,7 +20,7 @@ struct Backward {
     const ops::RouteBackwardArgs& b;
     const ops::RouteArgs& a = b.forward;
     int64_t experts = a.logits.cols(), group_tokens = a.logits.rows() / a.groups;
-    bool by_token = a.rule.kind == RouterKind::token_choice;
+    bool by_token = a.rule.kind != RouterKind::expert_choice;
     const uint8_t* mask = a.mask ? a.mask.as<uint8_t>() : nullptr;
     Tensor from_balance;  // [G, E] dp of every token of the group
     Tensor z_factor;      // [G] d_z 2 / n
