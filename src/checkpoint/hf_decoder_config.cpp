@@ -17,7 +17,8 @@ bool fits_decoder(const ModelConfig& c) {
 
 bool fits_experts(const ModelConfig& c) {
     const RoutingConfig& r = c.decoder_routing;
-    return c.expert_gated && c.expert_activation == c.activation && r.kind == RouterKind::token_choice && r.dropless && !r.balance_bias && !c.multiplicative_bias && r.second_eval == SecondPolicy::all;
+    return c.expert_gated && c.expert_activation == c.activation && !c.multiplicative_bias && r.kind == RouterKind::token_choice && r.dropless && !r.balance_bias &&
+           r.second_eval == SecondPolicy::all;
 }
 
 std::vector<int64_t> layers_of_step(int64_t step, int64_t layers, const std::vector<int64_t>& dense) {
