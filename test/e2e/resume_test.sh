@@ -13,6 +13,15 @@ for objective in span instruct; do
     done
 done
 
+# Loss-free balancing: the biases, which only the loads of past steps know, come back with the checkpoint, and they have moved.
+loss_free=(--set moe.router='"loss_free"' --set moe.balance_bias_rate=0.01 --set train.balance_loss=0.0)
+ends 0 span.toml loss-free-whole "${loss_free[@]}"
+ends 75 span.toml loss-free-halves "${loss_free[@]}" --max-steps 13
+ends 0 span.toml loss-free-halves "${loss_free[@]}"
+same_run loss-free-whole loss-free-halves
+"$FLANMOE" inspect "$(last_checkpoint loss-free-whole)" --json > biases.json
+grep -q 'e_score_correction_bias' biases.json || fault 'the checkpoint has no balance biases' biases.json
+
 # What must not be equal is not: another seed, another precision.
 ends 0 span.toml other --set train.seed=1
 cmp -s "$(last_checkpoint other)/model.safetensors" "$(last_checkpoint span-f32-whole)/model.safetensors" && fault 'two seeds gave the same weights'
