@@ -177,6 +177,9 @@ void read_ours(const JsonReader& reader, ModelConfig& c) {
     read_stack(reader, "decoder_moe", c.decoder_layers, c.decoder_sparse, c.decoder_routing);
     if (c.experts == 0 && !(c.encoder_sparse.empty() && c.decoder_sparse.empty()))
         reader.refuse("num_experts", "is 0 although there are sparse layers", "correct it");
+    for (const auto& [key, layers, routing] : {std::tuple{"encoder_moe", &c.encoder_sparse, &c.encoder_routing}, {"decoder_moe", &c.decoder_sparse, &c.decoder_routing}})
+        if (!layers->empty() && routing->kind != RouterKind::expert_choice && routing->k > c.experts)
+            reader.refuse(key, fmt::format("has k = {}, more than the {} experts", routing->k, c.experts), "correct k or num_experts");
 }
 
 namespace {

@@ -44,7 +44,7 @@ void validate_kind(const RoutingConfig& r, bool causal, const char* stack) {
 
 void validate_routing(const RoutingConfig& routing, int64_t experts, const DataConfig& data, bool decoder) {
     const char* stack = decoder ? "decoder" : "encoder";
-    check(routing.k <= experts || routing.kind == RouterKind::expert_choice, "moe.{}.k is {}, more than the {} experts of moe.experts", stack, routing.k, experts);
+    check(routing.k <= experts || routing.kind == RouterKind::expert_choice, "moe.{}.k is {}, more than the {} experts of moe.experts; lower the one or raise the other", stack, routing.k, experts);
     validate_kind(routing, decoder, stack);
     // A decoder length that is left to the objective follows from the encoder's and is no longer than that.
     const int64_t length = decoder && data.decoder_length ? data.decoder_length : data.encoder_length;

@@ -97,6 +97,12 @@ TEST_SUITE("checkpoint/hf_config") {
         gshard.decoder_routing.prioritized = true, gshard.decoder_routing.density = Density::any, gshard.decoder_routing.capacity_factor = 2;
         gshard.expert_gated = true, gshard.expert_activation = Activation::gelu_tanh, gshard.expert_d_ff = 99, gshard.extra_ffn = true;
         check_round_trip(gshard, "flanmoe");
+        gshard.multiplicative_bias = true;
+        gshard.encoder_routing.balance_bias = true, gshard.encoder_routing.balance_bias_rate = 0.25, gshard.encoder_routing.eval_dropless = true;
+        gshard.decoder_routing.force_causal = true;
+        check_round_trip(gshard, "flanmoe");
+        gshard.decoder_routing.kind = RouterKind::balanced;
+        check_round_trip(gshard, "flanmoe");
 
         ModelConfig glam;
         glam.encoder_decoder = false, glam.encoder_layers = 0, glam.bias_per_layer = true, glam.experts = 4, glam.decoder_sparse = {0, 5, 6};
@@ -130,6 +136,8 @@ TEST_SUITE("checkpoint/hf_config") {
         CHECK(layout([](ModelConfig& c) { c.encoder_routing.capacity = 5; }) == HfLayout::flanmoe);
         CHECK(layout([](ModelConfig& c) { c.encoder_routing.capacity = c.decoder_routing.capacity = 5; }) == HfLayout::switch_transformers);
         CHECK(layout([](ModelConfig& c) { c.shared_d_ff = 8; }) == HfLayout::flanmoe);
+        CHECK(layout([](ModelConfig& c) { c.decoder_routing.balance_bias = true; }) == HfLayout::flanmoe);
+        CHECK(layout([](ModelConfig& c) { c.encoder_routing.kind = RouterKind::balanced; }) == HfLayout::flanmoe);
         CHECK(layout([](ModelConfig& c) { c.tied = false; }) == HfLayout::flanmoe);
     }
 
@@ -215,6 +223,10 @@ TEST_SUITE("checkpoint/hf_config") {
         CHECK(contains(refused("flanmoe", R"(,"num_experts":2,"encoder_moe":{"layers":[4]})"), "encoder_moe.layers"));
         CHECK(contains(refused("flanmoe", R"(,"num_experts":2,"encoder_moe":{"layers":[1,1]})"), "encoder_moe.layers"));
         CHECK(contains(refused("flanmoe", R"(,"encoder_moe":{"layers":[1]})"), "num_experts"));
+        CHECK(contains(refused("flanmoe", R"(,"num_experts":2,"encoder_moe":{"layers":[1],"k":3})"), "encoder_moe has k = 3, more than the 2 experts"));
+        CHECK(contains(refused("flanmoe", R"(,"num_experts":2,"encoder_moe":{"layers":[1],"router":"expert_choice","capacity":null})"), "without a capacity"));
+        CHECK(contains(refused("flanmoe", R"(,"num_experts":2,"decoder_moe":{"layers":[1],"eval_capacity_factor":0})"), "leaves no slot"));
+        CHECK(contains(refused("flanmoe", R"(,"num_experts":2,"moe_multiplicative_bias":true)"), "experts are not gated"));
         std::string edited = write_hf_config(switch_config());
         edited.replace(edited.find("\"encoder_sparse_step\": 2"), 24, "\"encoder_sparse_step\": 1");
         CHECK(contains(refusal(edited), "contradicts"));
