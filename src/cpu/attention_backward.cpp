@@ -102,6 +102,20 @@ private:
         write(s.d_value, g_.keys, Sum{1}, head_rows<T>(args_.d_v, row, kv_head, g_.size), args_.d_v.ld);
     }
 
+    static constexpr int64_t chains = 8;  // sums that hide one another's latency
+
+    /// delta of some rows, summed one element after the other as product() sums d_out v^T: where a query sees one key alone, out is that key's value to the
+    /// bit, the two cancel, and the gradient of its score is the zero that it must be.
+    void dot_rows(const T* d_out, const T* out, int64_t rows, Sum* delta) const {
+        Sum sum[chains] = {};
+        const T *a[chains], *b[chains];
+        for (int64_t r = 0; r < chains; ++r) a[r] = d_out + std::min(r, rows - 1) * args_.d_out.ld, b[r] = out + std::min(r, rows - 1) * f_.out.ld;
+        for (int64_t c = 0; c < g_.size; ++c)
+#pragma GCC unroll 8
+            for (int64_t r = 0; r < chains; ++r) sum[r] = std::fma(static_cast<Sum>(a[r][c]), static_cast<Sum>(b[r][c]), sum[r]);
+        std::copy_n(sum, rows, delta);
+    }
+
     void begin_head(State& s, int64_t row, int64_t head) const {
         const T* q = head_rows<const T>(f_.q, row, head, g_.size);
         const T* out = head_rows<const T>(f_.out, row, head, g_.size);
@@ -110,13 +124,10 @@ private:
         for (int64_t i = 0; i < g_.queries; ++i) {
             pack_row(q + i * f_.q.ld, g_.size, s.query_rows + i * units_);
             pack_row(d_out + i * args_.d_out.ld, g_.size, s.d_out_rows + i * units_);
-            Sum delta = 0;
-#pragma omp simd reduction(+ : delta)
-            for (int64_t c = 0; c < g_.size; ++c) delta += static_cast<Sum>(d_out[i * args_.d_out.ld + c]) * static_cast<Sum>(out[i * f_.out.ld + c]);
-            s.delta[i] = delta;
             // A query that sees nothing has scores of -infinity alone; any finite number makes its probabilities zero.
             s.log_sum[i] = log_sum[i] == -static_cast<Sum>(INFINITY) ? Sum{0} : log_sum[i];
         }
+        for (int64_t i = 0; i < g_.queries; i += chains) dot_rows(d_out + i * args_.d_out.ld, out + i * f_.out.ld, std::min(chains, g_.queries - i), s.delta + i);
         pack_rows_as_k(q, f_.q.ld, g_.queries, g_.size, g_.queries, s.query_k);
         pack_rows_as_k(d_out, args_.d_out.ld, g_.queries, g_.size, g_.queries, s.d_out_k);
         std::fill_n(s.d_query, g_.queries * width_, Sum{0});

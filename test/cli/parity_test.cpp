@@ -99,9 +99,9 @@ TEST_SUITE("cli/parity") {
             {"t5-v11", {DType::f64, DType::f32}},              {"switch-every", {DType::f64, DType::f32}},        {"train-dense", {DType::f64}},
             {"train-switch", {DType::f64, DType::f32}},        {"generate-t5", {DType::f64, DType::f32}},
             {"mixtral", {DType::f64, DType::f32}},             {"qwen2-moe", {DType::f64, DType::f32}},           {"generate-mixtral", {DType::f64, DType::f32}},
-            {"prefix-lm", {DType::f64, DType::f32}},           {"glam", {DType::f64, DType::f32}},
+            {"prefix-lm", {DType::f64, DType::f32}},           {"glam", {DType::f64, DType::f32}},                {"mixtral-two", {DType::f64, DType::f32}},
+            {"mixtral-window", {DType::f64, DType::f32}},      {"qwen2-moe-mlp", {DType::f64, DType::f32}},       {"t5x-top2", {DType::f64, DType::f32}},
             {"gshard", {DType::f64, DType::f32}},              {"expert-choice", {DType::f64, DType::f32}},       {"st-moe", {DType::f64, DType::f32}},
-            {"t5x-top2", {DType::f64, DType::f32}},
         };
         for (const auto& c : cases) {
             for (const DType dtype : c.dtypes) {
