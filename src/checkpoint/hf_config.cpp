@@ -103,6 +103,7 @@ Json optional_rate(double rate) { return rate < 0 ? Json(nullptr) : Json(rate); 
 
 void write_ours(Json& json, const ModelConfig& c) {
     json["attention_dropout_rate"] = optional_rate(c.attention_dropout);
+    json["dropout_broadcast"] = c.dropout_broadcast;
     json["init_scale"] = c.init_scale;
     json["num_experts"] = c.experts;
     json["expert_feed_forward_proj"] = projection_name(c.expert_activation, c.expert_gated);
@@ -154,6 +155,7 @@ void read_stack(const JsonReader& reader, const char* key, int64_t depth, std::v
 
 void read_ours(const JsonReader& reader, ModelConfig& c) {
     c.attention_dropout = reader.number("attention_dropout_rate", 0, 1, -1);
+    c.dropout_broadcast = reader.boolean("dropout_broadcast", false);
     c.init_scale = reader.number("init_scale", 0, 1e6, c.init_scale);
     c.experts = reader.integer("num_experts", 0, 65536, c.experts);
     read_projection(reader, "expert_feed_forward_proj", c.expert_activation, c.expert_gated);
@@ -264,6 +266,7 @@ void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
                  "_name_or_path",
                  "auto_map",
                  "attention_dropout_rate",
+                 "dropout_broadcast",
                  "init_scale",
                  "num_experts",
                  "expert_feed_forward_proj",
@@ -293,7 +296,7 @@ void read_sub_object(const JsonReader& reader, ModelConfig& c) {
     if (!reader.has("flanmoe")) return;
     const ModelConfig before = c;
     const JsonReader ours = reader.object("flanmoe");
-    ours.only({"attention_dropout_rate", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate",
+    ours.only({"attention_dropout_rate", "dropout_broadcast", "init_scale", "num_experts", "expert_feed_forward_proj", "expert_d_ff", "expert_dropout_rate",
                "shared_expert_d_ff", "shared_expert_gate", "moe_multiplicative_bias", "moe_extra_ffn", "relative_attention_per_layer", "num_key_value_heads", "rope_theta",
                "scale_attention", "qkv_bias", "attention_window", "bidirectional_prefix", "encoder_moe", "decoder_moe", "dropout_rate",
                "relative_attention_num_buckets", "relative_attention_max_distance"});

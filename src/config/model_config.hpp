@@ -60,6 +60,7 @@ struct ModelConfig {
     double norm_epsilon = 1e-6;
     double dropout = 0.1;
     double attention_dropout = -1;  ///< on attention probabilities; -1 = dropout
+    bool dropout_broadcast = false; ///< T5X: one mask for all places of a row (for all queries in attention), but after the encoder's final norm
     int64_t pad_id = 0, eos_id = 1, decoder_start_id = 0;
 
     int64_t experts = 0;                   ///< experts of a sparse layer; 0 = dense model

@@ -88,6 +88,7 @@ void validate_data(const DataConfig& data) {
         check(data.batch_rows % data.micro_batch_rows == 0, "data.micro_batch_rows is {} and must divide data.batch_rows = {}", data.micro_batch_rows, data.batch_rows);
     check(data.weights.empty() || data.weights.size() == data.train.size(), "data.weights has {} entries and data.train {}; give one weight for each, or none", data.weights.size(),
           data.train.size());
+    check(data.tasks == 0 || data.objective == Objective::instruct, "data.tasks is {}, but only data.objective = \"instruct\" reads tasks; set it to 0", data.tasks);
     check(!data.encoder_decoder || data.encoder_length > 0, "data.encoder_length is 0, which is for decoder-only models; give the tokens of an encoder row");
     check(data.encoder_decoder || data.encoder_length == 0, "data.encoder_length is {}, but a decoder-only model has no encoder; set it to 0 and data.decoder_length instead",
           data.encoder_length);

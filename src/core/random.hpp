@@ -71,11 +71,13 @@ inline uint32_t random_bits16(const RandomKey& key, uint64_t index) {
 
 /// Dropout of one tensor. Element i of the tensor is element first + i of the global one. Dropped when random_bits16 < threshold; kept
 /// elements are multiplied by scale = 65536 / (65536 - threshold), so that the expectation is exact. Rate 0 (threshold 0) is the identity.
+/// With `features` the global tensor is [.., length, features] and one mask of [.., features] serves all places along the length (T5X).
 struct Dropout {
     RandomKey key;
     uint64_t first = 0;
     uint32_t threshold = 0;  ///< round(rate * 65536)
     float scale = 1.0f;
+    uint64_t length = 0, features = 0;  ///< 0: every element has a draw of its own
 
     static Dropout with(float rate, RandomKey key, uint64_t first) {
         Dropout d{key, first, static_cast<uint32_t>(rate * 65536.0f + 0.5f), 1.0f};
@@ -83,8 +85,13 @@ struct Dropout {
         return d;
     }
     bool active() const { return threshold != 0; }
+    /// Which element of the key's stream decides about element i.
+    uint64_t draw(uint64_t i) const {
+        const uint64_t index = first + i;
+        return features == 0 ? index : index / (length * features) * features + index % features;
+    }
     /// Multiplier of element i: 0 or scale.
-    float factor(uint64_t i) const { return random_bits16(key, first + i) < threshold ? 0.0f : scale; }
+    float factor(uint64_t i) const { return random_bits16(key, draw(i)) < threshold ? 0.0f : scale; }
 };
 
 /// Sequential numbers from one key, for host code (shuffles, span lengths, sampling); the position can be saved as one integer.

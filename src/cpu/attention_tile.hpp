@@ -349,10 +349,14 @@ public:
 
     StripDropout(const Dropout& dropout, uint16_t* bits) : dropout_(dropout), bits_(bits) {}
     bool active() const { return dropout_.active(); }
-    /// Rows [i, i + rows) of the [queries, keys] matrix number `matrix`, columns [j0, j0 + n). Rows that fit in a tile are drawn in one run.
+    /// Rows [i, i + rows) of the [queries, keys] matrix number `matrix`, columns [j0, j0 + n). Rows that fit in a tile are drawn in one run;
+    /// a mask that all queries share, once.
     void draw(const Geometry& g, int64_t matrix, int64_t i, int64_t rows, int64_t j0, int64_t n) {
-        const uint64_t first = dropout_.first + static_cast<uint64_t>((matrix * g.queries + i) * g.keys + j0);
-        if (g.keys <= key_tile) {
+        const uint64_t first = dropout_.draw(static_cast<uint64_t>((matrix * g.queries + i) * g.keys + j0));
+        if (dropout_.features != 0) {
+            stride_ = 0;
+            fill_random_bits16(dropout_.key, first, n, bits_);
+        } else if (g.keys <= key_tile) {
             stride_ = g.keys;
             fill_random_bits16(dropout_.key, first, rows * g.keys, bits_);
         } else {

@@ -126,10 +126,22 @@ inline void fill_uniform(const RandomKey& key, uint64_t first, int64_t n, float*
     });
 }
 
+/// Calls use(i, bits, count) for consecutive pieces of [0, n): bits[j] decide about element first + i + j of the dropout's tensor.
+template <class Use>
+void for_dropout_bits(const Dropout& dropout, uint64_t first, int64_t n, Use&& use) {
+    if (dropout.features == 0) return philox_lanes::for_pieces<uint16_t>(dropout.key, dropout.first + first, n, use);
+    for (int64_t done = 0; done < n;) {  // runs that end where the features do: consecutive in the stream too
+        const uint64_t i = first + static_cast<uint64_t>(done);
+        const int64_t run = std::min(n - done, static_cast<int64_t>(dropout.features - (dropout.first + i) % dropout.features));
+        philox_lanes::for_pieces<uint16_t>(dropout.key, dropout.draw(i), run, [&](int64_t j, const uint16_t* bits, int64_t count) { use(done + j, bits, count); });
+        done += run;
+    }
+}
+
 /// factors[i] = dropout.factor(first + i), i in [0, n); T = float or double.
 template <class T>
 void dropout_factors(const Dropout& dropout, uint64_t first, int64_t n, T* factors) {
-    philox_lanes::for_pieces<uint16_t>(dropout.key, dropout.first + first, n, [&](int64_t i, const uint16_t* bits, int64_t count) {
+    for_dropout_bits(dropout, first, n, [&](int64_t i, const uint16_t* bits, int64_t count) {
         const int32_t threshold = static_cast<int32_t>(dropout.threshold);
         const T kept = dropout.scale;
         T* piece = factors + i;
@@ -141,7 +153,7 @@ void dropout_factors(const Dropout& dropout, uint64_t first, int64_t n, T* facto
 template <class T>
 void multiply_dropout(const Dropout& dropout, uint64_t first, int64_t n, T* values) {
     if (!dropout.active()) return;
-    philox_lanes::for_pieces<uint16_t>(dropout.key, dropout.first + first, n, [&](int64_t i, const uint16_t* bits, int64_t count) {
+    for_dropout_bits(dropout, first, n, [&](int64_t i, const uint16_t* bits, int64_t count) {
         const int32_t threshold = static_cast<int32_t>(dropout.threshold);
         const T kept = dropout.scale;
         T* piece = values + i;

@@ -21,6 +21,8 @@ struct DataConfig {
     std::vector<std::string> train;       ///< token shard folders, or JSONL files (.gz, .zst too) and folders of them; each entry is one source
     std::vector<std::string> validation;  ///< the same, for validation; empty = none
     std::vector<double> weights;  ///< one share per entry of `train`; empty = in proportion to size (after `cap`).
+    int64_t tasks = 0;                    ///< instruct: so many task files of `train` (tasks.hpp); 0 = all. Validation is not restricted
+    int64_t tasks_seed = 0;               ///< which ones: nested, fewer are among more
     int64_t cap = 0;                      ///< at most so many examples or windows of a source in an epoch; 0 = all
     std::string tokenizer;                ///< path of spiece.model, or of a folder that holds it
     int64_t sentinels = 100;              ///< `<extra_id_k>` pieces after the vocabulary

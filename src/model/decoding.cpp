@@ -205,7 +205,7 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
             delta = attention->cross ? cross_attention(pass, *attention, y, caches_[s]) : self_attention(pass, *attention, y, caches_[s]);
         } else if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
             FeedForwardSaved saved;
-            delta = feed_forward_forward(pass, *feed_forward, y, 0, saved);
+            delta = feed_forward_forward(pass, *feed_forward, y, {}, saved);
         } else {
             MoeSaved saved;
             delta = moe_forward(pass, std::get<MoeLayer>(sublayer.body), y, sequence, saved);

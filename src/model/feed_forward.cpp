@@ -57,7 +57,7 @@ FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& conf
     return layer;
 }
 
-Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved) {
+Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved) {
     Context& context = pass.context;
     const int64_t n = x.rows(), f = layer.width, halves = layer.gated ? 2 : 1;
     saved.inner = context.allocate(x.dtype, {n, halves * f});
@@ -66,14 +66,14 @@ Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& 
     ops::activation(context, {.kind = layer.activation,
                               .gated = layer.gated,
                               .in = saved.inner,
-                              .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, first_token * f),
+                              .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, sequence.first_token() * f, sequence.length, f),
                               .out = saved.activated});
     const Tensor delta = context.allocate(pass.accumulate(), {n, pass.config.d_model});
     ops::matmul(context, {.a = saved.activated, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 
-Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, const Tensor& d_delta, const FeedForwardSaved& saved) {
+Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, const Tensor& d_delta, const FeedForwardSaved& saved) {
     Context& context = pass.context;
     const int64_t n = x.rows(), f = layer.width, halves = layer.gated ? 2 : 1;
     const Tensor dx = context.allocate(pass.type(), {n, pass.config.d_model});
@@ -85,7 +85,7 @@ Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor&
     ops::activation_backward(context, {.kind = layer.activation,
                                        .gated = layer.gated,
                                        .in = inner,
-                                       .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, first_token * f),
+                                       .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, sequence.first_token() * f, sequence.length, f),
                                        .d_out = d_activated,
                                        .d_in = inner});
     ops::matmul(context, {.a = inner, .b = pass.fused_weight(layer.input, halves), .out = dx});

@@ -31,9 +31,9 @@ Parameter feed_forward_output_record(const ModelConfig& config, const std::strin
 FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
 /// The same for the shared expert of a sparse layer: the experts' activation and dropout, a width of its own.
 FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
-/// delta [N, D]; first_token, the index of row 0 among the tokens of the step's batch, keys the dropout.
-Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, FeedForwardSaved& saved);
+/// delta [N, D]; the place of the sequence in the step's batch keys the dropout.
+Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved);
 /// Gradient of x; adds to the weights' gradients. Overwrites saved.inner.
-Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, int64_t first_token, const Tensor& d_delta, const FeedForwardSaved& saved);
+Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, const Tensor& d_delta, const FeedForwardSaved& saved);
 
 }  // namespace flanmoe

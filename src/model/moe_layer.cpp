@@ -27,7 +27,8 @@ ops::RowTables tables_of(const ops::RouteArgs& route) { return {route.offsets, r
 // The last offset: how many sorted rows are in use.
 Tensor rows_used(const ops::RouteArgs& route) { return route.offsets.view({route.offsets.elements(), 1}).slice_rows(route.offsets.elements() - 1, 1); }
 
-ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, const MoeSaved& saved) {
+// Broadcast dropout: one mask for the tokens of a row that meet in an expert, row ids being (first_token + token) * E + expert.
+ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, const Sequence& sequence, const MoeSaved& saved) {
     const ModelConfig& config = pass.config;
     ops::ActivationArgs args;
     args.kind = config.expert_activation;
@@ -35,7 +36,8 @@ ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, c
     args.in = saved.inner;
     args.row_ids = saved.route.row_id;
     args.rows_used = rows_used(saved.route);
-    args.dropout = pass.dropout(config.expert_dropout < 0 ? config.dropout : config.expert_dropout, layer.layer, Purpose::expert_dropout, 0);
+    args.dropout = pass.dropout(config.expert_dropout < 0 ? config.dropout : config.expert_dropout, layer.layer, Purpose::expert_dropout, 0, sequence.length,
+                                config.experts * expert_width(config));
     args.out = saved.activated;
     return args;
 }
@@ -146,7 +148,7 @@ namespace {
 void shared_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& delta, MoeSaved& saved) {
     Context& context = pass.context;
     saved.x = x;
-    saved.shared_answer = feed_forward_forward(pass, layer.shared, x, sequence.first_token(), saved.shared);
+    saved.shared_answer = feed_forward_forward(pass, layer.shared, x, sequence, saved.shared);
     if (!layer.shared_gated) return ops::add(context, saved.shared_answer, delta);
     if (x.dtype != saved.shared_answer.dtype) {
         const Tensor wide = saved.shared_answer;
@@ -169,7 +171,7 @@ void shared_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence
         ops::matmul(context, {.a = d_logit, .b = pass.narrow(saved.x), .out = pass.gradient(layer.shared_gate), .transpose_a = true, .accumulate = true});
         ops::matmul(context, {.a = d_logit, .b = pass.weight(layer.shared_gate), .out = dx, .accumulate = true});
     }
-    ops::add(context, feed_forward_backward(pass, layer.shared, saved.x, sequence.first_token(), d_answer, saved.shared), dx);
+    ops::add(context, feed_forward_backward(pass, layer.shared, saved.x, sequence, d_answer, saved.shared), dx);
 }
 
 }  // namespace
@@ -192,7 +194,7 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     ops::RouteArgs& route = saved.route;
     route.logits = logits;
     route.groups = groups_of(pass, routing, sequence);
-    route.rule = rule_of(routing, pass.training);
+    route.rule = rule_of(routing, pass.training || pass.training_capacity);
     route.rule.dropless |= pass.no_drop && routing.kind != RouterKind::expert_choice;
     if (!routing.route_padding) route.mask = sequence.routed;
     if (routing.balance_bias) route.bias = pass.master(layer.balance_bias);
@@ -215,7 +217,7 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
                                   .offsets = route.offsets,
                                   .out = saved.inner,
                                   .transpose_b = true});
-    ops::activation(context, expert_activation(pass, layer, saved));
+    ops::activation(context, expert_activation(pass, layer, sequence, saved));
     scale_forward(pass, layer, saved);
     ops::grouped_matmul(context, {.a = saved.scaled,
                                   .b = pass.weight_of(x.dtype, layer.output),
@@ -248,7 +250,7 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
     ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output), .b_stride = records[layer.output].expert_stride, .offsets = route.offsets, .out = d_activated});
     ops::grouped_matmul_weight(context, {d_answers, scaled, route.offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
     scale_backward(pass, layer, route.offsets, activated, d_activated);
-    const ops::ActivationArgs forward = expert_activation(pass, layer, saved);
+    const ops::ActivationArgs forward = expert_activation(pass, layer, sequence, saved);
     ops::activation_backward(context, {forward.kind, forward.gated, d_inner, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner});
     const Tensor d_rows = d_answers;
     ops::grouped_matmul_weight(context, {d_inner, rows, route.offsets, pass.fused_gradient(layer.input, halves), records[layer.input].expert_stride});

@@ -24,6 +24,7 @@ struct Pass {
     bool training = false;          ///< dropout and jitter on, capacity and second policy of training
     bool route_rows_alone = false;  ///< every row is a routing group of its own, whatever the config says: evaluation and generation
     bool no_drop = false;           ///< no expert has a limit: incremental decoding
+    bool training_capacity = false; ///< capacity and second policy of training although `training` is false: traces of the routing
     uint64_t seed = 0;
     uint32_t step = 0;
     LossScales loss;
@@ -47,9 +48,12 @@ struct Pass {
     /// `count` vectors that lie side by side, as one.
     Tensor fused_vector_of(DType type, size_t index, int64_t count) const { return join(weight_of(type, index), index, count); }
     Tensor fused_vector_gradient(size_t index, int64_t count) const { return join(gradient(index), index, count); }
-    Dropout dropout(double rate, int layer, Purpose purpose, int64_t first_element) const {
+    /// Of a tensor [.., length, features]; model.dropout_broadcast draws one mask for all places along the length, but not where `features` is left out.
+    Dropout dropout(double rate, int layer, Purpose purpose, int64_t first_element, int64_t length = 0, int64_t features = 0) const {
         if (!training || rate <= 0) return {};
-        return Dropout::with(static_cast<float>(rate), {seed, step, static_cast<uint16_t>(layer), purpose}, static_cast<uint64_t>(first_element));
+        Dropout d = Dropout::with(static_cast<float>(rate), {seed, step, static_cast<uint16_t>(layer), purpose}, static_cast<uint64_t>(first_element));
+        if (config.dropout_broadcast && features > 0) d.length = static_cast<uint64_t>(length), d.features = static_cast<uint64_t>(features);
+        return d;
     }
 
 private:

@@ -29,14 +29,16 @@ size_t declare_bias_table(ParameterStore& store, const ModelConfig& config, cons
 
 // Dropout of the sum that forms h before sub-layer s: of the embedding for the first, else of the previous sub-layer's output.
 Dropout delta_dropout(const Pass& pass, const Stack& stack, size_t s, const Sequence& sequence) {
-    const int64_t first = sequence.first_token() * pass.config.d_model;
-    if (s == 0) return pass.dropout(pass.config.dropout, stack.first_layer, Purpose::embedding_dropout, first);
+    const int64_t d = pass.config.d_model, first = sequence.first_token() * d;
+    if (s == 0) return pass.dropout(pass.config.dropout, stack.first_layer, Purpose::embedding_dropout, first, sequence.length, d);
     const SubLayer& previous = stack.sublayers[s - 1];
-    return pass.dropout(pass.config.dropout, previous.layer, previous.output_dropout, first);
+    return pass.dropout(pass.config.dropout, previous.layer, previous.output_dropout, first, sequence.length, d);
 }
 
 Dropout final_dropout(const Pass& pass, const Stack& stack, const Sequence& sequence) {
-    return pass.dropout(pass.config.dropout, stack.first_layer, Purpose::stack_dropout, sequence.first_token() * pass.config.d_model);
+    const int64_t d = pass.config.d_model;
+    const int64_t broadcast = stack.decoder ? d : 0;  // T5X broadcasts everywhere but after the encoder's final norm
+    return pass.dropout(pass.config.dropout, stack.first_layer, Purpose::stack_dropout, sequence.first_token() * d, sequence.length, broadcast);
 }
 
 Tensor forward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence, SubLayerSaved& saved) {
@@ -46,7 +48,7 @@ Tensor forward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, c
     }
     if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
         auto part = pass.context.part("feed-forward forward");
-        return feed_forward_forward(pass, *feed_forward, saved.y, sequence.first_token(), saved.feed_forward);
+        return feed_forward_forward(pass, *feed_forward, saved.y, sequence, saved.feed_forward);
     }
     auto part = pass.context.part("experts forward");
     return moe_forward(pass, std::get<MoeLayer>(sublayer.body), saved.y, sequence, saved.moe);
@@ -60,7 +62,7 @@ Tensor backward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, 
     }
     if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
         auto part = pass.context.part("feed-forward backward");
-        return feed_forward_backward(pass, *feed_forward, saved.y, sequence.first_token(), d_delta, saved.feed_forward);
+        return feed_forward_backward(pass, *feed_forward, saved.y, sequence, d_delta, saved.feed_forward);
     }
     auto part = pass.context.part("experts backward");
     return moe_backward(pass, std::get<MoeLayer>(sublayer.body), sequence, d_delta, saved.moe);

@@ -39,6 +39,10 @@ void check(const AttentionArgs& args) {
     require(!args.prefix_ends || (args.causal && is_integers(args.prefix_ends, batch * queries)), "prefix ends i32 [batch, queries] with causal attention");
     require(args.window == 0 || (args.causal && args.window > 0), "a window of at least one key with causal attention");
     require(args.query_offset >= 0, "a query offset of at least 0");
+    const Dropout& dropout = args.dropout;
+    if (dropout.features == 0) return;
+    require(dropout.length == static_cast<uint64_t>(queries) && dropout.features == static_cast<uint64_t>(keys) && dropout.first % (dropout.length * dropout.features) == 0,
+            "dropout that is broadcast along the queries of whole matrices, or not at all");
 }
 
 /// Products of queries with keys that positions allow, all heads and rows (a prefix is not counted).

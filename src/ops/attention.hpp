@@ -10,7 +10,8 @@
 // when the key is to the right; one-directional: n = max(n, 0). n < N/2 has its own bucket, beyond that N/2 + trunc(ln(n / (N/2)) / ln(max_distance / (N/2)) * (N - N/2)),
 // at most N - 1.
 //
-// Dropout acts on probabilities (element ((row * H + h) * Sq + i) * Sk + j of the key's stream, row counted from the step's first row).
+// Dropout acts on probabilities (element ((row * H + h) * Sq + i) * Sk + j of the key's stream, row counted from the step's first row);
+// broadcast, length = Sq and features = Sk: all queries of a row and head share one mask.
 // Statistics and sums in float (double for f64). Saved for the backward: out and log_sum [B, H, Sq]. Heads of k and v may be fewer than those of q
 // (each serves H / Hkv consecutive query heads). context.flops counts two products forward and four backward (not the recomputed one), over the pairs
 // that causality allows.

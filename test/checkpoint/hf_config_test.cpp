@@ -25,7 +25,7 @@ bool same(const ModelConfig& a, const ModelConfig& b) {
            a.heads == b.heads && a.d_ff == b.d_ff && a.encoder_layers == b.encoder_layers && a.decoder_layers == b.decoder_layers &&
            a.activation == b.activation && a.gated == b.gated && a.tied == b.tied && a.scale_outputs == b.scale_outputs && a.buckets == b.buckets &&
            a.max_distance == b.max_distance && a.bias_per_layer == b.bias_per_layer && a.norm_epsilon == b.norm_epsilon && a.dropout == b.dropout &&
-           a.attention_dropout == b.attention_dropout && a.pad_id == b.pad_id && a.eos_id == b.eos_id && a.decoder_start_id == b.decoder_start_id &&
+           a.attention_dropout == b.attention_dropout && a.dropout_broadcast == b.dropout_broadcast && a.pad_id == b.pad_id && a.eos_id == b.eos_id && a.decoder_start_id == b.decoder_start_id &&
            a.experts == b.experts && a.encoder_sparse == b.encoder_sparse && a.decoder_sparse == b.decoder_sparse && a.expert_d_ff == b.expert_d_ff &&
            a.expert_activation == b.expert_activation && a.expert_gated == b.expert_gated && a.expert_dropout == b.expert_dropout &&
            a.extra_ffn == b.extra_ffn && a.multiplicative_bias == b.multiplicative_bias && same(a.encoder_routing, b.encoder_routing) && same(a.decoder_routing, b.decoder_routing) &&
@@ -39,7 +39,7 @@ ModelConfig switch_config() {
     c.encoder_layers = 4, c.decoder_layers = 2;
     c.activation = Activation::relu, c.gated = false, c.tied = c.scale_outputs = true;
     c.experts = 8, c.encoder_sparse = {1, 3}, c.decoder_sparse = {1};
-    c.expert_dropout = 0.4, c.attention_dropout = 0.05, c.init_scale = 0.1;
+    c.expert_dropout = 0.4, c.attention_dropout = 0.05, c.dropout_broadcast = true, c.init_scale = 0.1;
     c.encoder_routing.jitter = c.decoder_routing.jitter = 0.01;
     c.decoder_routing.capacity_factor = 1.5;
     return c;

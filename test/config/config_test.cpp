@@ -173,6 +173,7 @@ TEST_SUITE("config/config") {
         CHECK(contains(refusal("[eval]\nmetric = \"f1\"\n"), "eval.samples"));
         CHECK(contains(refusal("[eval]\npatience = 2\nevery = 0\n"), "early stopping needs validations"));
         CHECK(contains(refusal("[model]\nattention_dropout = -0.5\n"), "-1 or in [0, 1)"));
+        CHECK(contains(refusal("[data]\ntasks = 3\nencoder_length = 64\n"), "data.tasks is 3, but only data.objective = \"instruct\" reads tasks"));
     }
 
     TEST_CASE("a missing file is named") {

@@ -26,6 +26,28 @@ TEST_SUITE("core/random") {
         CHECK(equal == 0);
     }
 
+    TEST_CASE("a broadcast mask: one draw for all places along the length, others in every row, the same in a part of the tensor") {
+        constexpr uint64_t rows = 5, length = 7, features = 40;
+        Dropout d = Dropout::with(0.5f, {1, 2, 3, Purpose::ffn_dropout}, 0), flat = d;
+        d.length = length, d.features = features;
+        int64_t wrong = 0, dropped = 0;
+        const auto index = [](uint64_t r, uint64_t t, uint64_t f) { return (r * length + t) * features + f; };
+        for (uint64_t r = 0; r < rows; ++r) {
+            Dropout part = d;  // of the rows from r on, as another micro-batch would have it
+            part.first = index(r, 0, 0);
+            for (uint64_t t = 0; t < length; ++t) {
+                for (uint64_t f = 0; f < features; ++f) {
+                    wrong += d.factor(index(r, t, f)) != flat.factor(r * features + f);
+                    wrong += part.factor(index(0, t, f)) != d.factor(index(r, t, f));
+                    dropped += d.factor(index(r, t, f)) == 0;
+                }
+            }
+        }
+        CHECK(wrong == 0);
+        CHECK(dropped % static_cast<int64_t>(length) == 0);
+        CHECK(dropped / static_cast<int64_t>(length) == doctest::Approx(100).epsilon(0.3));  // of 200 draws; 0.3 is 4 deviations
+    }
+
     TEST_CASE("below is uniform and inside its bound") {
         RandomStream stream({7, 0, 0, Purpose::shuffle});
         int counts[5] = {};

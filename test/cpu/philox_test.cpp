@@ -36,18 +36,21 @@ TEST_SUITE("cpu/philox") {
 
     TEST_CASE_TEMPLATE("dropout factors and products equal Dropout::factor", T, float, double) {
         for (float rate : {0.0f, 0.1f, 0.5f, 1.0f - 0x1p-16f}) {
-            const Dropout d = Dropout::with(rate, key, 12345);
-            for (int64_t n : {1, 3, 17, 127, 512}) {
-                std::vector<T> factors(static_cast<size_t>(n)), values(static_cast<size_t>(n));
-                for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(i) - 5;
-                cpu::dropout_factors(d, 6, n, factors.data());
-                cpu::multiply_dropout(d, 6, n, values.data());
-                int64_t wrong = 0;
-                for (size_t i = 0; i < values.size(); ++i) {
-                    wrong += factors[i] != static_cast<T>(d.factor(6 + i));
-                    wrong += values[i] != (static_cast<T>(i) - 5) * static_cast<T>(d.factor(6 + i));
+            for (uint64_t features : {0, 1, 3, 17, 128, 500}) {
+                Dropout d = Dropout::with(rate, key, 12345);
+                d.length = 3, d.features = features;
+                for (int64_t n : {1, 3, 17, 127, 512}) {
+                    std::vector<T> factors(static_cast<size_t>(n)), values(static_cast<size_t>(n));
+                    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<T>(i) - 5;
+                    cpu::dropout_factors(d, 6, n, factors.data());
+                    cpu::multiply_dropout(d, 6, n, values.data());
+                    int64_t wrong = 0;
+                    for (size_t i = 0; i < values.size(); ++i) {
+                        wrong += factors[i] != static_cast<T>(d.factor(6 + i));
+                        wrong += values[i] != (static_cast<T>(i) - 5) * static_cast<T>(d.factor(6 + i));
+                    }
+                    CHECK(wrong == 0);
                 }
-                CHECK(wrong == 0);
             }
         }
     }

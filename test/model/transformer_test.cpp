@@ -37,6 +37,28 @@ void check_every_gradient(const ModelConfig& config, const StepBatch& batches) {
     }
 }
 
+ModelConfig broadcast(ModelConfig config) {
+    config.dropout_broadcast = true;
+    return config;
+}
+
+// Two rows of one token, six places each.
+Batch uniform_batch() {
+    Batch b;
+    b.rows = 2, b.encoder_length = b.decoder_length = 6;
+    b.encoder_ids = b.decoder_ids = std::vector<int32_t>(12, 9);
+    b.encoder_segments = b.decoder_segments = std::vector<int32_t>(12, 1);
+    return b;
+}
+
+// Whether the six places of either row hold the same values, but for rounding.
+bool places_agree(const Tensor& values) {
+    double largest = 0;
+    for (int64_t n = 0; n < values.rows(); ++n)
+        for (int64_t c = 0; c < values.cols(); ++c) largest = std::max(largest, std::abs(get(values, n, c) - get(values, n / 6 * 6, c)));
+    return largest < 1e-12;
+}
+
 StepGradients gradients_of(Transformer& model, Context& context, const StepBatch& batches) { return compute_gradients(context, model, batches, all_losses, 3, 7); }
 
 double relative_difference(const std::vector<double>& a, const Tensor& b) {
@@ -69,8 +91,41 @@ TEST_SUITE("model/transformer") {
         check_every_gradient(c, {random_batch(3, 11, 7, 61, 1)});
     }
 
+    TEST_CASE("gradients of every parameter: dropout masks broadcast along the length") {
+        check_every_gradient(broadcast(small_t5(true)), {random_batch(3, 11, 7, 61, 1)});
+        check_every_gradient(broadcast(small_switch()), {random_batch(4, 11, 7, 61, 3)});
+    }
+
+    TEST_CASE("broadcast dropout: places of a row that hold the same stay the same, but for the encoder's final norm") {
+        for (ModelConfig config : {small_t5(), small_switch()}) {
+            config.encoder_routing.jitter = config.decoder_routing.jitter = 0;
+            config.encoder_routing.dropless = config.decoder_routing.dropless = true;
+            for (const bool on : {true, false}) {
+                for (const bool attention : {true, false}) {  // attention's own: in the encoder, where all queries see the same keys
+                    config.dropout_broadcast = on;
+                    config.attention_dropout = attention ? 0.3 : 0;
+                    Transformer model(config);
+                    model.parameters().allocate(DType::f64, false);
+                    model.parameters().initialise(5);
+                    for (const Parameter& p : model.parameters().records())  // positions must not tell places apart
+                        if (p.name.find("relative_attention_bias") != std::string::npos) std::fill_n(model.parameters().master(p).as<double>(), p.elements(), 0.0);
+                    Context context;
+                    Pass pass{.context = context, .parameters = model.parameters(), .config = model.config(), .training = true, .seed = 4};
+                    TransformerSaved saved;
+                    model.forward(pass, uniform_batch(), saved);
+                    CHECK(places_agree(saved.encoder_stack.h) == on);
+                    CHECK_FALSE(places_agree(saved.encoder_stack.out));
+                    if (!attention) CHECK(places_agree(saved.decoder_stack.h) == on);
+                    if (!attention) CHECK(places_agree(saved.decoder_stack.out) == on);
+                    const Tensor& h = saved.encoder_stack.h;  // rows have masks of their own
+                    CHECK(dot(h.slice_rows(0, 1), h.slice_rows(0, 1)) != doctest::Approx(dot(h.slice_rows(6, 1), h.slice_rows(6, 1))).epsilon(1e-6));
+                }
+            }
+        }
+    }
+
     TEST_CASE("micro-batches change nothing but rounding") {
-        for (const ModelConfig& config : {small_t5(), small_switch(), small_decoder(), small_prefix_decoder()}) {
+        for (const ModelConfig& config : {small_t5(), small_switch(), small_decoder(), small_prefix_decoder(), broadcast(small_t5()), broadcast(small_switch()), broadcast(small_decoder())}) {
             Transformer model(config);
             model.parameters().allocate(DType::f64, true);
             model.parameters().initialise(5);

@@ -23,6 +23,7 @@ struct Case {
     float dropout = 0;
     double scale = 1;
     int64_t window = 0;
+    bool broadcast = false;  // one dropout mask for all queries
 };
 
 const Case cases[] = {
@@ -45,6 +46,8 @@ const Case cases[] = {
     {2, 2, 2, 300, 300, 16, true, true, Segments::none, 0, 0, 0.1f, 0.25, 20},       // a window; whole tiles outside of it
     {2, 4, 2, 17, 17, 8, false, true, Segments::padded_keys, 0, 0, 0, 1, 1},         // a window of the query's own position
     {2, 2, 2, 3, 300, 16, true, true, Segments::none, 0, 290, 0, 1, 7},
+    {3, 2, 2, 17, 17, 16, true, true, Segments::packed, 0, 0, 0.25f, 1, 0, true},
+    {2, 6, 2, 130, 300, 16, false, false, Segments::packed, 0, 0, 0.1f, 1, 0, true},
 };
 
 /// Everything one case needs, in one type. q, k and v are slices of one fused tensor if they have the same length.
@@ -89,6 +92,10 @@ struct Operands {
         }
         f.window = c.window;
         f.dropout = Dropout::with(c.dropout, {5, 6, 7, Purpose::attention_dropout}, 1000003);
+        if (c.broadcast) {
+            f.dropout.length = static_cast<uint64_t>(c.queries), f.dropout.features = static_cast<uint64_t>(c.keys);
+            f.dropout.first = 7 * f.dropout.length * f.dropout.features;
+        }
         f.out = make(context, dtype, f.q.shape, 7), f.log_sum = make(context, accumulate_type(dtype), {c.batch, c.heads, c.queries});
         b.d_out = random(context, dtype, f.q.shape, 8, 1, 2);
         if (c.bias) b.d_bias_table = context.zeros(accumulate_type(dtype), f.bias_table.shape);

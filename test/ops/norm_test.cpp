@@ -16,18 +16,22 @@ struct Case {
     int64_t rows, cols;
     bool residual, delta;
     float delta_rate, out_rate;
+    uint64_t length = 0;  // places that share a mask; 0: none do
 };
 const Case cases[] = {
     {1, 1, true, true, 0, 0},        {3, 17, true, true, 0.1f, 0},    {17, 127, true, true, 0.3f, 0.2f}, {127, 3, false, true, 0.1f, 0},
     {40, 128, true, false, 0, 0.1f}, {5, 8, true, false, 0, 0},       {70, 31, false, true, 0, 0},       {33, 512, true, true, 0.1f, 0.1f},
-    {0, 16, true, true, 0.1f, 0},
+    {0, 16, true, true, 0.1f, 0},    {18, 33, true, true, 0.3f, 0.2f, 6},
 };
 
 struct Dropouts {
     Dropout delta, out;
 };
 Dropouts dropouts(const Case& c) {
-    return {Dropout::with(c.delta_rate, {5, 6, 7, Purpose::sublayer_dropout}, 11), Dropout::with(c.out_rate, {5, 6, 7, Purpose::stack_dropout}, 0)};
+    Dropouts d{Dropout::with(c.delta_rate, {5, 6, 7, Purpose::sublayer_dropout}, 11), Dropout::with(c.out_rate, {5, 6, 7, Purpose::stack_dropout}, 0)};
+    if (c.length == 0) return d;
+    for (Dropout* shared : {&d.delta, &d.out}) shared->length = c.length, shared->features = static_cast<uint64_t>(c.cols);
+    return d;
 }
 
 struct Norm {
