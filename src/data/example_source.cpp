@@ -8,6 +8,7 @@
 #include "data/examples.hpp"
 #include "data/shard_folder.hpp"
 #include "data/span_corruption.hpp"
+#include "data/text_files.hpp"
 
 #include <xxhash.h>
 
@@ -95,9 +96,9 @@ private:
 
 class InstructSource : public ExampleSource {
 public:
-    InstructSource(const std::string& path, const DataConfig& config, const Tokenizer& tokenizer) : config_(config), tokenizer_(tokenizer) {
+    InstructSource(const std::vector<std::string>& paths, const DataConfig& config, const Tokenizer& tokenizer) : config_(config), tokenizer_(tokenizer) {
         std::vector<TaskExample> block;
-        const ExampleCounts found = for_each_example({path}, example_keys(config), config.malformed, [&](TaskExample&& example) {
+        const ExampleCounts found = for_each_example(paths, example_keys(config), config.malformed, [&](TaskExample&& example) {
             block.push_back(std::move(example));
             if (block.size() == 4096) take(block);
         });
@@ -106,7 +107,7 @@ public:
         counts_.malformed = found.malformed;
         counts_.tokens = static_cast<int64_t>(ids_.size());
         if (ends_.empty())
-            fail(Exit::bad_data, "no example of {} fits into encoder_length {} and decoder_length {}; raise them or truncate", path,
+            fail(Exit::bad_data, "no example of {} fits into encoder_length {} and decoder_length {}; raise them or truncate", joined(paths, ", "),
                  config.encoder_length, config.decoder_length);
         hash_ = combine(hash_of_settings(config), XXH3_64bits(ids_.data(), ids_.size() * sizeof(int32_t)));
         hash_ = combine(hash_, XXH3_64bits(ends_.data(), ends_.size() * sizeof(Ends)));
@@ -249,9 +250,10 @@ int64_t window_tokens(const DataConfig& config) {
     return config.encoder_decoder ? std::min(config.encoder_length, config.decoder_length) : config.decoder_length;
 }
 
-std::unique_ptr<ExampleSource> open_source(const std::string& path, const DataConfig& config, const Tokenizer& tokenizer, bool moving_windows) {
-    if (config.objective == Objective::instruct) return std::make_unique<InstructSource>(path, config, tokenizer);
-    return std::make_unique<WindowSource>(path, config, tokenizer, moving_windows);
+std::unique_ptr<ExampleSource> open_source(const std::vector<std::string>& paths, const DataConfig& config, const Tokenizer& tokenizer, bool moving_windows) {
+    if (config.objective == Objective::instruct) return std::make_unique<InstructSource>(paths, config, tokenizer);
+    require(paths.size() == 1, "one folder of shards a source");
+    return std::make_unique<WindowSource>(paths[0], config, tokenizer, moving_windows);
 }
 
 }  // namespace flanmoe

@@ -52,8 +52,8 @@ DataConfig resolve_data_config(DataConfig config, const Tokenizer& tokenizer);
 /// Raw tokens of a window: as many as the lengths of a resolved config hold. Not for instruct.
 int64_t window_tokens(const DataConfig& config);
 
-/// Opens one entry of `train` or `validation` of a resolved config. `moving_windows`: windows begin at a random offset that differs from pass to
-/// pass.
-std::unique_ptr<ExampleSource> open_source(const std::string& path, const DataConfig& config, const Tokenizer& tokenizer, bool moving_windows);
+/// Opens one entry of `train` or `validation` of a resolved config; of instruction data, what is chosen of its files. `moving_windows`: windows begin
+/// at a random offset that differs from pass to pass.
+std::unique_ptr<ExampleSource> open_source(const std::vector<std::string>& paths, const DataConfig& config, const Tokenizer& tokenizer, bool moving_windows);
 
 }  // namespace flanmoe

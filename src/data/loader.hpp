@@ -34,6 +34,7 @@ struct DataStatistics {
     SourceCounts sources;  ///< of the data as opened; each example once
     double epoch = 0;      ///< passes over the mixture, with fraction
     int64_t epoch_examples = 0;
+    std::vector<std::string> tasks;  ///< instruct: names of the task files that are read
 };
 
 class Loader {

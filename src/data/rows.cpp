@@ -2,6 +2,7 @@
 #include "data/rows.hpp"
 
 #include "core/error.hpp"
+#include "data/tasks.hpp"
 
 #include <xxhash.h>
 
@@ -82,20 +83,43 @@ RowStream::RowStream(const std::vector<std::string>& paths, const DataConfig& co
     : config_(config), packing_(config.packing && config.objective == Objective::instruct) {
     if (paths.empty()) fail(Exit::usage, "no data is named; set data.{} to at least one path", training ? "train" : "validation");
     std::vector<int64_t> sizes;
-    for (const std::string& path : paths) {
-        sources_.push_back(open_source(path, config, tokenizer, training && config.shuffle));
+    for (const std::vector<std::string>& source : choose(paths, training)) {
+        sources_.push_back(open_source(source, config, tokenizer, training && config.shuffle));
         sizes.push_back(sources_.back()->size());
         source_counts_ += sources_.back()->counts();
         const uint64_t hash = sources_.back()->hash();
         hash_ = XXH3_64bits_withSeed(&hash, sizeof hash, hash_);
     }
     // Validation is shuffled too, so that a fixed number of batches is a fair sample of it.
-    mixture_ = std::make_unique<Mixture>(sizes, training ? config.weights : std::vector<double>{}, training ? config.cap : 0, config.seed,
+    mixture_ = std::make_unique<Mixture>(sizes, training ? config_.weights : std::vector<double>{}, training ? config.cap : 0, config.seed,
                                          config.shuffle || !training);
     for (size_t s = 0; s < sizes.size(); ++s) {
         const int64_t values[] = {mixture_->share(s), config.seed, config.shuffle, packing_};
         hash_ = XXH3_64bits_withSeed(values, sizeof values, hash_);
     }
+}
+
+// What each source reads: the paths as they are, or, of instruction data for training, the files of the chosen tasks. An entry that keeps no task gives
+// no source, and its weight goes with it.
+std::vector<std::vector<std::string>> RowStream::choose(const std::vector<std::string>& paths, bool training) {
+    std::vector<std::vector<std::string>> sources;
+    if (config_.objective != Objective::instruct) {
+        for (const std::string& path : paths) sources.push_back({path});
+        return sources;
+    }
+    std::vector<double> weights;
+    size_t last = paths.size();  // entry of the source being filled
+    for (const TaskFile& task : choose_tasks(find_tasks(paths), training ? config_.tasks : 0, config_.tasks_seed)) {
+        if (task.entry != last) {
+            sources.emplace_back();
+            if (training && !config_.weights.empty()) weights.push_back(config_.weights[task.entry]);
+        }
+        last = task.entry;
+        sources.back().push_back(task.path.string());
+        tasks_.push_back(task.name);
+    }
+    if (training) config_.weights = weights;
+    return sources;
 }
 
 void RowStream::seek(int64_t position) {

@@ -61,9 +61,11 @@ public:
     int64_t epoch_size() const { return mixture_->epoch_size(); }
     RowCounts& counts() { return counts_; }
     const SourceCounts& source_counts() const { return source_counts_; }
+    const std::vector<std::string>& tasks() const { return tasks_; }  ///< names of the task files that are read; none unless instruct
     uint64_t hash() const { return hash_; }
 
 private:
+    std::vector<std::vector<std::string>> choose(const std::vector<std::string>& paths, bool training);
     bool fetch(int64_t end);
 
     DataConfig config_;
@@ -75,6 +77,7 @@ private:
     bool has_pending_ = false;  // pending_ is the example at position_
     RowCounts counts_;
     SourceCounts source_counts_;
+    std::vector<std::string> tasks_;
     uint64_t hash_ = 0;
 };
 

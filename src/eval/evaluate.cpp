@@ -3,18 +3,15 @@
 #include "eval/evaluate.hpp"
 
 #include "core/parallel.hpp"
-#include "data/text_files.hpp"
+#include "data/tasks.hpp"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <set>
 
 namespace flanmoe {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 // One target to be scored after one input.
 struct Scored {
@@ -212,27 +209,18 @@ void evaluate(Context& context, const Transformer& model, const Tokenizer& token
     for (TaskResult& task : tasks) summarize(task, settings);
 }
 
-// "arithmetic.jsonl.gz" -> "arithmetic".
-std::string task_name(const fs::path& path) {
-    const std::string text = path.generic_string();
-    const size_t end = text.rfind(".jsonl");
-    return end == std::string::npos || end == 0 ? text : text.substr(0, end);
-}
-
 std::vector<TaskResult> read_tasks(const std::vector<std::string>& paths, const EvalSettings& settings) {
     if (paths.empty()) fail(Exit::usage, "no task file is named; give at least one JSONL file or a folder of them");
     std::vector<TaskResult> tasks;
-    for (const std::string& path : paths) {
-        for (const InputFile& file : find_input_files({path}, {".jsonl"})) {
-            TaskResult task;
-            task.file = file.path.string();
-            task.name = task_name(fs::is_directory(path) ? file.path.lexically_relative(path) : file.path.filename());
-            ExampleCounts counts;
-            task.examples = read_examples({task.file}, settings.keys, settings.malformed, &counts);
-            task.malformed = counts.malformed;
-            if (settings.limit > 0 && static_cast<int64_t>(task.examples.size()) > settings.limit) task.examples.resize(static_cast<size_t>(settings.limit));
-            tasks.push_back(std::move(task));
-        }
+    for (const TaskFile& file : find_tasks(paths)) {
+        TaskResult task;
+        task.file = file.path.string();
+        task.name = file.name;
+        ExampleCounts counts;
+        task.examples = read_examples({task.file}, settings.keys, settings.malformed, &counts);
+        task.malformed = counts.malformed;
+        if (settings.limit > 0 && static_cast<int64_t>(task.examples.size()) > settings.limit) task.examples.resize(static_cast<size_t>(settings.limit));
+        tasks.push_back(std::move(task));
     }
     return tasks;
 }

@@ -2,7 +2,9 @@
 
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/resolve.hpp"
+#include "core/file.hpp"
 #include "core/log.hpp"
+#include "data/text_files.hpp"
 #include "model/flops.hpp"
 #include "optim/schedule.hpp"
 #include "train/benchmark.hpp"
@@ -104,6 +106,8 @@ void Trainer::State::open() {
     loader = std::make_unique<Loader>(config.data, tokenizer);
     DataStatistics data = loader->statistics();
     report_data("data.train", data.sources, data.epoch_examples, loader->config());
+    if (config.data.tasks > 0) info("data.train: {} tasks (data.tasks_seed = {}): {}", data.tasks.size(), config.data.tasks_seed, joined(data.tasks, ", "));
+    if (!data.tasks.empty()) write_file_atomically(run / "tasks.txt", joined(data.tasks, "\n") + "\n");
     if (!config.data.validation.empty()) {
         validation = validation_batches(config.data, *tokenizer, &data);
         report_data("data.validation", data.sources, data.epoch_examples, loader->config());
