@@ -1,5 +1,6 @@
 // flanmoe eval: a model on JSONL task files: a table, JSON, and what it made of every example.
 #include "cli/commands.hpp"
+#include "cli/eval_routing.hpp"
 #include "cli/model_argument.hpp"
 #include "cli/table.hpp"
 #include "core/file.hpp"
@@ -22,7 +23,8 @@ struct Arguments {
     std::vector<std::string> files;
     std::string out, malformed = "fail";
     EvalSettings settings;
-    bool json = false, table = false, no_loss = false, no_generation = false, no_options = false;
+    RoutingArguments routing;
+    bool json = false, table = false, lengths_given = false, no_loss = false, no_generation = false, no_options = false;
 };
 
 std::string percent(const std::optional<double>& share) { return share ? fmt::format("{:.1f}", 100 * *share) : "-"; }
@@ -70,6 +72,7 @@ void write_results(const std::filesystem::path& folder, const std::vector<TaskRe
 
 void run(Arguments& a) {
     a.settings.malformed = a.malformed == "skip" ? MalformedPolicy::skip : MalformedPolicy::fail;
+    if (a.routing.trace) return run_routing_trace(a.routing, {a.model, a.files, a.settings, a.lengths_given, a.json, a.table, a.out});
     a.settings.loss = !a.no_loss, a.settings.generate = !a.no_generation, a.settings.options = !a.no_options;
     const LoadedModel loaded = a.model.load();
     const auto start = std::chrono::steady_clock::now();
@@ -95,12 +98,12 @@ void add_eval(CLI::App& program) {
     CLI::App& command = *program.add_subcommand("eval", "Evaluate a model on JSONL task files: loss, exact match, F1, ROUGE-L, and accuracy by scoring given options");
     a->model.add_to(command);
     command.add_option("FILES", a->files, "JSONL task files, and folders of them: every file is a task")->required();
-    command.add_option("--out", a->out, "Folder for answers.jsonl (every example), summary.json and table.txt");
+    command.add_option("--out", a->out, "Folder for answers.jsonl (every example), summary.json and table.txt; of a trace routing.json and routing.txt");
     command.add_option("--batch", s.batch.rows, "Most examples computed together")->check(CLI::Range(1, 1000000))->capture_default_str();
     command.add_option("--batch-tokens", s.batch.tokens, "Most input tokens computed together, padding included")->check(CLI::Range(1, 1000000000))->capture_default_str();
     command.add_option("--max-new-tokens", s.generation.max_new_tokens, "Tokens after which an answer is cut")->check(CLI::Range(1, 1000000))->capture_default_str();
-    command.add_option("--max-input-tokens", s.max_inputs, "Longer inputs lose their end (end mark included)")->check(CLI::Range(1, 1000000))->capture_default_str();
-    command.add_option("--max-target-tokens", s.max_targets, "Longer targets and options lose their end")->check(CLI::Range(1, 1000000))->capture_default_str();
+    CLI::Option* inputs = command.add_option("--max-input-tokens", s.max_inputs, "Longer inputs lose their end (end mark included)")->check(CLI::Range(1, 1000000))->capture_default_str();
+    CLI::Option* targets = command.add_option("--max-target-tokens", s.max_targets, "Longer targets and options lose their end")->check(CLI::Range(1, 1000000))->capture_default_str();
     command.add_option("--beams", s.generation.beams, "Beams of the search; 1 = greedy")->check(CLI::Range(1, 1000000))->capture_default_str();
     command.add_option("--length-penalty", s.generation.length_penalty, "With beams: scores are divided by length to this power")->capture_default_str();
     command.add_option("--limit", s.limit, "Only so many examples of each file, the first ones; 0 = all")->check(CLI::Range(0, 1000000000))->capture_default_str();
@@ -113,12 +116,19 @@ void add_eval(CLI::App& program) {
     command.add_flag("--no-loss", a->no_loss, "Leave out the loss");
     command.add_flag("--no-generation", a->no_generation, "Leave out what needs generated answers");
     command.add_flag("--no-options", a->no_options, "Leave out the scoring of options");
+    a->routing.add_to(command);
     command.add_flag("--json", a->json, "Print the summary as JSON instead of the table");
     command.add_flag("--table", a->table, "Print the table too, with --json");
-    command.footer("Example:\n  flanmoe eval runs/base toyworld/seen --out results\n\n"
+    command.footer("Examples:\n  flanmoe eval runs/base toyworld/seen --out results\n  flanmoe eval runs/instruct toyworld/seen --routing-trace --routing-drift runs/pretrain --out routing\n\n"
                    "Loss: mean negative log-likelihood of a token of the first accepted answer. Exact match and F1: SQuAD's normalisation, best over the accepted answers.\n"
-                   "Accuracy: the most probable option is an accepted answer; \"by length\": most probable per token. Majority: exact match of the file's most frequent answer.");
-    command.callback([a] { run(*a); });
+                   "Accuracy: the most probable option is an accepted answer; \"by length\": most probable per token. Majority: exact match of the file's most frequent answer.\n\n"
+                   "A routing trace shows for every sparse layer: utilization (pairs kept / slots), load of the busiest expert over the mean, experts without load, tokens that no expert takes\n"
+                   "(all, and by class), dropped choices after the first, mean gate, entropy of the router, and how far a token's identity or its task decides its expert (information / entropy);\n"
+                   "for every expert its load, its typical tokens and the tasks that most of them come from. Dropout and jitter are off; --routing-capacity says which slots there are.");
+    command.callback([a, inputs, targets] {
+        a->lengths_given = inputs->count() > 0 || targets->count() > 0;
+        run(*a);
+    });
 }
 
 }  // namespace flanmoe::cli
