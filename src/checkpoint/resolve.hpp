@@ -12,4 +12,7 @@ void check_intact(const std::filesystem::path& path);
 /// none is marked. Whatever has a manifest is checked against it (Exit::bad_checkpoint). Exit::missing_input with a remedy for anything else.
 std::filesystem::path resolve_checkpoint(const std::filesystem::path& path);
 
+/// The folder of a run stands for the checkpoint as above, any other path for itself, looked at by nobody yet.
+std::filesystem::path resolve_run(const std::filesystem::path& path);
+
 }  // namespace flanmoe

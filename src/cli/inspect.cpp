@@ -1,8 +1,10 @@
 // flanmoe inspect: what a checkpoint, a model directory or a safetensors file holds. Reads headers only, unless values are asked for.
 #include "checkpoint/inspection.hpp"
+#include "checkpoint/resolve.hpp"
 #include "checkpoint/tensor_statistics.hpp"
 #include "checkpoint/tensor_tree.hpp"
 #include "cli/commands.hpp"
+#include "cli/inspect_routing.hpp"
 #include "cli/table.hpp"
 #include "core/file.hpp"
 
@@ -22,7 +24,7 @@ using Found = WeightFiles::Found;
 
 struct Options {
     std::string path, other;
-    bool statistics = false, verify = false, json = false, all = false;
+    bool statistics = false, verify = false, routing = false, json = false, all = false;
 };
 
 struct TensorChange {
@@ -284,16 +286,22 @@ void add_inspect(CLI::App& program) {
     CLI::App* command = program.add_subcommand("inspect", "Show what a checkpoint, a Hugging Face model directory or a safetensors file holds.");
     command->footer(
         "Examples:\n  flanmoe inspect runs/base/checkpoints/step-00001000\n  flanmoe inspect model.safetensors --stats\n"
-        "  flanmoe inspect runs/base/checkpoints/step-00001000 --verify\n  flanmoe inspect before/ --diff after/\n\n"
+        "  flanmoe inspect runs/base/checkpoints/step-00001000 --verify\n  flanmoe inspect before/ --diff after/\n  flanmoe inspect runs/base --routing\n\n"
         "Exit code 1: --verify found a problem, or --diff a difference.");
-    command->add_option("path", options->path, "checkpoint, model directory or safetensors file")->required();
+    command->add_option("path", options->path, "checkpoint, folder of a run (its best or else its newest checkpoint), model directory or safetensors file")->required();
     command->add_flag("--stats", options->statistics,
                       "read the values: extremes, mean, deviation, norm, zeros, non-finite; distances between experts");
     CLI::Option* verify_flag = command->add_flag("--verify", options->verify, "check every rule of the files and every hash of the manifest");
     command->add_option("--diff", options->other, "compare config and tensors with this one")->excludes(verify_flag);
     command->add_flag("--json", options->json, "write JSON");
     command->add_flag("--all", options->all, "one row for every tensor, nothing folded");
-    command->callback([options] { run_inspect(*options); });
+    command->add_flag("--routing", options->routing, "of a run folder: what the routers of every sparse layer did in the last recorded step and validation");
+    command->callback([options] {
+        if (options->routing) return print_run_routing(options->path, options->json);
+        options->path = resolve_run(options->path).string();
+        if (!options->other.empty()) options->other = resolve_run(options->other).string();
+        run_inspect(*options);
+    });
 }
 
 }  // namespace flanmoe::cli

@@ -55,6 +55,17 @@ TEST_SUITE("checkpoint/resolve") {
         CHECK(resolve_checkpoint(run) == checkpoint_path(run, 30));
         mark_best(run, {20, "loss", 1.5});
         CHECK(resolve_checkpoint(run) == checkpoint_path(run, 20));
+        CHECK(resolve_run(run) == checkpoint_path(run, 20));
+    }
+
+    TEST_CASE("for inspection only a run stands for something else; whatever else there is is looked at as it is") {
+        TemporaryFolder folder;
+        save(folder / "run", 10);
+        const fs::path checkpoint = checkpoint_path(folder / "run", 10);
+        fs::resize_file(checkpoint / "model.safetensors", 100);
+        CHECK(resolve_run(checkpoint) == checkpoint);
+        CHECK(resolve_run(folder / "nothing") == folder / "nothing");
+        CHECK_THROWS_AS(resolve_run(folder / "run"), Error);  // its only checkpoint is damaged
     }
 
     TEST_CASE("a damaged checkpoint is passed over") {
