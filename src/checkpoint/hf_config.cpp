@@ -65,10 +65,12 @@ std::optional<int64_t> step_of_layers(const std::vector<int64_t>& sparse, int64_
     return {};
 }
 
+bool one_width(const ModelConfig& c) { return c.encoder_d_ff.empty() && c.decoder_d_ff.empty(); }
+
 // Attention and sparse layers without what only other families have.
 bool fits_t5_family(const ModelConfig& c) {
     return c.encoder_decoder && c.tied == c.scale_outputs && !c.bias_per_layer && c.key_heads() == c.heads && c.rotary == 0 && !c.scale_attention && !c.qkv_bias &&
-           c.attention_window == 0;
+           c.attention_window == 0 && one_width(c);
 }
 
 bool fits_switch(const ModelConfig& c) {
@@ -236,6 +238,17 @@ void read_switch_keys(const JsonReader& reader, ModelConfig& c) {
     if (c.encoder_sparse.empty() && c.decoder_sparse.empty()) c.experts = 0, c.flanmoe_layout = true;  // dense, with the tensor names of Switch
 }
 
+void read_widths(const JsonReader& reader, const char* key, int64_t layers, std::vector<int64_t>& widths) {
+    if (!reader.has(key)) return;
+    const ParsedJson& list = reader.raw(key);
+    bool valid = list.is_array() && static_cast<int64_t>(list.size()) == layers;
+    for (size_t i = 0; valid && i < list.size(); ++i) {
+        valid = list[i].is_number_unsigned() && list[i].get<uint64_t>() >= 1 && list[i].get<uint64_t>() <= static_cast<uint64_t>(largest_size);
+        if (valid) widths.push_back(list[i].get<int64_t>());
+    }
+    if (!valid) reader.refuse(key, "is not a list of one width for each layer", fmt::format("give {} numbers from 1 to {}", layers, largest_size));
+}
+
 void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
     reader.only({"model_type",
                  "architectures",
@@ -285,9 +298,13 @@ void read_flanmoe_keys(const JsonReader& reader, ModelConfig& c) {
                  "bidirectional_prefix",
                  "encoder_moe",
                  "decoder_moe",
+                 "encoder_d_ff",
+                 "decoder_d_ff",
                  "flanmoe_layout"});
     read_ours(reader, c);
-    c.flanmoe_layout = reader.boolean("flanmoe_layout", c.experts == 0 && c.encoder_decoder && !c.bias_per_layer);
+    read_widths(reader, "encoder_d_ff", c.encoder_layers, c.encoder_d_ff);
+    read_widths(reader, "decoder_d_ff", c.decoder_layers, c.decoder_d_ff);
+    c.flanmoe_layout = reader.boolean("flanmoe_layout", c.experts == 0 && c.encoder_decoder && !c.bias_per_layer && one_width(c));
 }
 
 }  // namespace
@@ -404,7 +421,10 @@ std::string write_hf_config(const ModelConfig& c, DType weights, int64_t row_tok
         ours["relative_attention_num_buckets"] = c.buckets;
         ours["relative_attention_max_distance"] = c.max_distance;
     }
-    if (layout == HfLayout::flanmoe) json["flanmoe_layout"] = c.flanmoe_layout;
+    if (layout != HfLayout::flanmoe) return json.dump(2) + "\n";
+    json["flanmoe_layout"] = c.flanmoe_layout;
+    if (!c.encoder_d_ff.empty()) json["encoder_d_ff"] = c.encoder_d_ff;
+    if (!c.decoder_d_ff.empty()) json["decoder_d_ff"] = c.decoder_d_ff;
     return json.dump(2) + "\n";
 }
 

@@ -12,7 +12,7 @@ namespace {
 
 // What both families compute beside the feed-forwards.
 bool fits_decoder(const ModelConfig& c) {
-    return !c.encoder_decoder && c.rotary > 0 && c.scale_attention && c.gated && !c.scale_outputs && !c.bidirectional_prefix && !c.extra_ffn;
+    return !c.encoder_decoder && c.rotary > 0 && c.scale_attention && c.gated && !c.scale_outputs && !c.bidirectional_prefix && !c.extra_ffn && c.decoder_d_ff.empty();
 }
 
 bool fits_experts(const ModelConfig& c) {

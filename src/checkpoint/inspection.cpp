@@ -162,6 +162,8 @@ std::string describe(const ModelConfig& c) {
     std::string text =
         fmt::format("{}: {}, d_model {}, {} heads x {}{}, d_ff {} {}{}, vocabulary {} {}", name_of(layout_of(c)), depth, c.d_model, c.heads, c.d_kv, attention,
                     c.d_ff, c.gated ? "gated " : "", activation_text(c.activation), c.vocab_size, c.tied ? "tied" : "untied");
+    if (!c.encoder_d_ff.empty()) text += fmt::format("\nencoder d_ff by layer: {}", layers_text(c.encoder_d_ff));
+    if (!c.decoder_d_ff.empty()) text += fmt::format("\ndecoder d_ff by layer: {}", layers_text(c.decoder_d_ff));
     if (c.experts == 0) return text;
     text += fmt::format("\n{} experts{}, {}{}", c.experts, c.expert_d_ff && c.expert_d_ff != c.d_ff ? fmt::format(" of d_ff {}", c.expert_d_ff) : "",
                         c.expert_gated ? "gated " : "", activation_text(c.expert_activation));

@@ -2,19 +2,31 @@
 // a shorthand always comes before what it stands for.
 #include "config/config.hpp"
 
+#include "config/dense_twin.hpp"
 #include "config/options.hpp"
 #include "config/toml.hpp"
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "core/log.hpp"
 
 namespace flanmoe {
 
 namespace {
 
-Config apply(const Settings& settings) {
-    Config config;
+ModelConfig twin_with_report(const ModelConfig& sparse) {
+    const DenseTwin twin = dense_twin(sparse);
+    if (sparse.experts == 0) warn("moe.dense_twin is set, but the model is dense already: it stays as it is");
+    if (sparse.experts > 0) {
+        info("dense twin of {} experts in {} layers: FLOPs per token in layers differ by {:+.2f} %", sparse.experts, sparse.encoder_sparse.size() + sparse.decoder_sparse.size(),
+             100 * twin.difference);
+    }
+    return twin.model;
+}
+
+Config resolve(const Settings& settings, Config config = {}) {
     for (const Option& option : options())
         if (const auto found = settings.find(option.key); found != settings.end()) assign(config, option, found->second);
+    if (config.model.dense_twin) config.model = twin_with_report(config.model);
     // What follows from elsewhere: the data section's view of the model, and a dense model that has no sparse layers.
     if (config.model.experts == 0) {
         config.model.encoder_sparse.clear();
@@ -37,7 +49,7 @@ Config load_config(const std::vector<std::filesystem::path>& files, const std::v
     Settings merged;
     for (const std::filesystem::path& file : files) read_toml(read_file(file, int64_t{1} << 20), file.string(), merged);
     for (const std::string& setting : settings) read_setting(setting, merged);
-    const Config config = apply(merged);
+    const Config config = resolve(merged);
     validate(config);
     return config;
 }
@@ -45,9 +57,15 @@ Config load_config(const std::vector<std::filesystem::path>& files, const std::v
 Config parse_config(const std::string& text, const std::string& name, bool check) {
     Settings settings;
     read_toml(text, name, settings);
-    const Config config = apply(settings);
+    const Config config = resolve(settings);
     if (check) validate(config);
     return config;
+}
+
+Config override_config(const Config& base, const std::vector<std::string>& settings) {
+    Settings merged;
+    for (const std::string& setting : settings) read_setting(setting, merged);
+    return resolve(merged, base);
 }
 
 std::string to_toml(const Config& config) {

@@ -50,7 +50,8 @@ struct TrainConfig {
     Precision forward = Precision::f32;  ///< with dtype bf16: of the layers' forward (the output layer is bf16)
     int64_t threads = 0;               ///< 0 = all cores
     std::string start_from;            ///< checkpoint whose weights a fresh run starts from; empty = random weights
-    bool reset_optimizer = true;       ///< start_from: false also takes over optimizer state
+    bool reset_optimizer = true;       ///< start_from: false also takes over optimizer state and the count of its updates
+    std::vector<std::string> freeze;   ///< parts that are not trained: gate, experts, moe (both), non_moe, or embedding, attention, norm, ffn, head
 
     double gradient_clip = 0;          ///< global norm; 0 = none
     double balance_loss = 0.01;        ///< coefficients of the terms beside the cross-entropy
@@ -98,6 +99,8 @@ Config parse_config(const std::string& text, const std::string& name, bool check
 void validate(const Config& config);
 /// What of a model's routing its user must know although it is allowed: one sentence each.
 std::vector<std::string> routing_warnings(const ModelConfig& model);
+/// `base` with `section.key=value` settings over it, followed up as load_config() does, not validated.
+Config override_config(const Config& base, const std::vector<std::string>& settings);
 /// Every value, shorthands spelled out, as TOML that loads to the same config.
 std::string to_toml(const Config& config);
 /// Every option with type, range, default and help, for `flanmoe config --options` and the documentation.

@@ -7,6 +7,7 @@
 
 #include "core/kinds.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -43,6 +44,7 @@ struct ModelConfig {
     int64_t heads = 6;
     int64_t kv_heads = 0;         ///< heads of keys and values, each of which serves heads / kv_heads query heads; 0 = heads
     int64_t d_ff = 1024;          ///< inner width of dense feed-forwards
+    std::vector<int64_t> encoder_d_ff, decoder_d_ff;  ///< the same layer by layer (dense twins of sparse models); empty = d_ff in all
     int64_t encoder_layers = 8;   ///< 0 if not encoder_decoder
     int64_t decoder_layers = 8;
     Activation activation = Activation::gelu_tanh;
@@ -75,11 +77,18 @@ struct ModelConfig {
     bool multiplicative_bias = false;      ///< gated experts: hidden units x a learned vector per expert before wo (ST-MoE appendix C)
     bool extra_ffn = false;                ///< ST-MoE: a dense feed-forward sub-layer after each sparse one
     RoutingConfig encoder_routing, decoder_routing;
+    bool dense_twin = false;               ///< moe.dense_twin: a request that loading a config fulfils (config/dense_twin.hpp); no model has it
 
     bool flanmoe_layout = false;  ///< a dense model that keeps the tensor names of the `flanmoe` layout, because it was imported from it
     double init_scale = 1.0;  ///< variance scale of weight matrices (0.1 in Switch and ST-MoE)
 
     int64_t key_heads() const { return kv_heads ? kv_heads : heads; }
 };
+
+/// Inner width of the dense feed-forward of layer `layer` of a stack (where that layer has one).
+inline int64_t dense_width(const ModelConfig& config, bool decoder, int64_t layer) {
+    const std::vector<int64_t>& widths = decoder ? config.decoder_d_ff : config.encoder_d_ff;
+    return widths.empty() ? config.d_ff : widths[static_cast<std::size_t>(layer)];
+}
 
 }  // namespace flanmoe

@@ -46,6 +46,7 @@ const Range any{};
 const Range probability{.low = 0, .high = 1, .open_high = true};
 const std::vector<std::string> no_names;
 const std::vector<std::string> activations = {"relu", "gelu_tanh", "gelu", "silu", "gated_relu", "gated_gelu", "gated_gelu_erf", "gated_silu"};
+const std::vector<std::string> frozen_parts = {"gate", "experts", "moe", "non_moe", "embedding", "attention", "norm", "ffn", "head"};
 
 void add_model(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
@@ -56,6 +57,8 @@ void add_model(std::vector<Option>& rows) {
         {"model.heads", model<&M::heads>, at_least(1), no_names, "attention heads"},
         {"model.kv_heads", model<&M::kv_heads>, at_least(0), no_names, "heads of keys and values, each for heads / kv_heads query heads; 0: model.heads"},
         {"model.d_ff", model<&M::d_ff>, at_least(1), no_names, "inner width of dense feed-forwards"},
+        {"model.encoder_d_ff", model<&M::encoder_d_ff>, at_least(1), no_names, "the same for each encoder layer; empty: model.d_ff in all"},
+        {"model.decoder_d_ff", model<&M::decoder_d_ff>, at_least(1), no_names, "the same for each decoder layer; empty: model.d_ff in all"},
         {"model.encoder_layers", model<&M::encoder_layers>, at_least(0), no_names, "layers of the encoder; 0 for a decoder-only model"},
         {"model.decoder_layers", model<&M::decoder_layers>, at_least(1), no_names, "layers of the decoder"},
         {"model.activation", [](Config& c) -> Field { return ActivationField{&c.model.activation, &c.model.gated}; }, any, activations,
@@ -100,6 +103,8 @@ void add_routing(std::vector<Option>& both, std::vector<Option>& encoder, std::v
 void add_moe(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
         {"moe.experts", model<&M::experts>, at_least(0), no_names, "experts of a sparse layer; 0: a dense model, whatever else [moe] says"},
+        {"moe.dense_twin", model<&M::dense_twin>, any, no_names,
+         "make the model dense, with feed-forwards as wide as the experts that a token uses: FLOPs per token stay the same", nullptr, true},
         {"moe.expert_d_ff", model<&M::expert_d_ff>, at_least(0), no_names, "inner width of an expert; 0: model.d_ff"},
         {"moe.activation", [](Config& c) -> Field { return ActivationField{&c.model.expert_activation, &c.model.expert_gated}; }, any, activations, "of experts"},
         {"moe.expert_dropout", model<&M::expert_dropout>, below(-1, 1), no_names, "inside experts; -1: model.dropout"},
@@ -201,7 +206,10 @@ void add_train(std::vector<Option>& rows) {
         {"train.forward", train<&T::forward>, any, {"f32", "bf16"}, "with dtype bf16: precision of the layers' forward; bf16 is about a quarter faster, its gradients are 10 times less exact"},
         changeable({"train.threads", train<&T::threads>, at_least(0), no_names, "threads; 0: one a core"}),
         {"train.start_from", train<&T::start_from>, any, no_names, "checkpoint whose weights a fresh run starts from"},
-        {"train.reset_optimizer", train<&T::reset_optimizer>, any, no_names, "with start_from: start with fresh optimizer state"},
+        {"train.reset_optimizer", train<&T::reset_optimizer>, any, no_names, "with start_from: start with fresh optimizer state; false: go on with its state"},
+        {"train.freeze", train<&T::freeze>, any, frozen_parts,
+         "parts that keep their weights, bit by bit, and have no optimizer state: gate (routers), experts, moe (both), non_moe (all else), or its embedding, attention, norm, "
+         "ffn, head"},
         {"train.gradient_clip", train<&T::gradient_clip>, at_least(0), no_names, "largest global gradient norm; 0: no limit"},
         {"train.balance_loss", train<&T::balance_loss>, at_least(0), no_names, "coefficient of the balance loss"},
         {"train.router_z_loss", train<&T::router_z_loss>, at_least(0), no_names, "coefficient of the router's z-loss"},

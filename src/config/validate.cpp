@@ -56,11 +56,18 @@ void validate_routing(const RoutingConfig& routing, int64_t experts, const DataC
         check(micro % routing.group_rows == 0, "moe.{}.group_rows is {} and must divide the {} rows of a micro-batch (data.micro_batch_rows)", stack, routing.group_rows, micro);
 }
 
+void validate_widths(const std::vector<int64_t>& widths, int64_t layers, const char* stack) {
+    check(widths.empty() || static_cast<int64_t>(widths.size()) == layers, "model.{0}_d_ff has {1} entries, but model.{0}_layers is {2}; give one for each layer, or none", stack,
+          widths.size(), layers);
+}
+
 void validate_model(const ModelConfig& model) {
     if (model.encoder_decoder)
         check(model.encoder_layers > 0, "model.encoder_layers is 0; give the encoder layers, or set model.encoder_decoder = false for a decoder-only model");
     else
         check(model.encoder_layers == 0, "model.encoder_layers is {}, but a decoder-only model has no encoder; set it to 0", model.encoder_layers);
+    validate_widths(model.encoder_d_ff, model.encoder_layers, "encoder");
+    validate_widths(model.decoder_d_ff, model.decoder_layers, "decoder");
     check(model.buckets % 4 == 0, "model.buckets is {} and must be a multiple of 4: half of them for each direction, half of those for exact distances", model.buckets);
     check(model.max_distance > model.buckets / 2, "model.max_distance is {} and must be above model.buckets / 2 = {}", model.max_distance, model.buckets / 2);
     check(model.heads % model.key_heads() == 0, "model.kv_heads is {} and must divide model.heads = {}", model.kv_heads, model.heads);

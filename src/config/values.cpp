@@ -79,8 +79,9 @@ public:
         return *s;
     }
     /// A value with names: its position in the table's list.
-    size_t name() const {
-        const std::string& given = text(single());
+    size_t name() const { return name(single()); }
+    size_t name(const Scalar& scalar) const {
+        const std::string& given = text(scalar);
         const auto found = std::find(option_.names.begin(), option_.names.end(), given);
         if (found == option_.names.end())
             fail(Exit::usage, "{}: {} must be {}, not \"{}\"{}", value_.where, option_.key, type_text(option_), given, suggestion(given, option_.names));
@@ -120,7 +121,7 @@ void assign_field(const Field& field, const Option& option, const Value& value) 
                    },
                    [&](std::vector<std::string>* p) {
                        p->clear();
-                       for (const Scalar& item : value.items) p->push_back(read.text(item));
+                       for (const Scalar& item : value.items) p->push_back(option.names.empty() ? read.text(item) : option.names[read.name(item)]);
                    },
                    [&](const ActivationField& p) {
                        const ActivationName& chosen = activation_names[read.name()];
@@ -196,12 +197,12 @@ std::string format_value(const Config& config, const Option& option) {
 }
 
 std::string type_text(const Option& option) {
+    Config scratch;
     if (!option.names.empty()) {
         std::string text;
-        for (const std::string& name : option.names) text += (text.empty() ? "one of " : ", ") + name;
-        return text;
+        for (const std::string& name : option.names) text += (text.empty() ? "" : ", ") + name;
+        return (std::holds_alternative<std::vector<std::string>*>(option.at(scratch)) ? "a list of " : "one of ") + text;
     }
-    Config scratch;
     const std::string type = std::visit(
         Overloaded{[](bool*) { return "true or false"; }, [](int64_t*) { return "an integer"; }, [](double*) { return "a number"; }, [](std::string*) { return "a string"; },
                    [](std::vector<int64_t>*) { return "a list of integers"; }, [](std::vector<double>*) { return "a list of numbers"; },

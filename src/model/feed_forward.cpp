@@ -36,11 +36,11 @@ Parameter feed_forward_output_record(const ModelConfig& config, const std::strin
     return matrix(config, prefix + ".wo.weight", {config.d_model, d_ff}, experts);
 }
 
-FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix) {
+FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix, int64_t d_ff) {
     FeedForward layer;
     layer.gated = config.gated;
     layer.activation = config.activation;
-    layer.width = config.d_ff;
+    layer.width = d_ff;
     layer.dropout = config.dropout;
     declare_records(store, config, prefix, layer);
     return layer;

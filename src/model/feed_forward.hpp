@@ -27,8 +27,8 @@ std::vector<Parameter> feed_forward_input_records(const ModelConfig& config, con
 /// The record wo of the same.
 Parameter feed_forward_output_record(const ModelConfig& config, const std::string& prefix, int64_t d_ff, int64_t experts);
 
-/// Declares the records of one dense feed-forward under `prefix` ("encoder.block.0.layer.1.DenseReluDense").
-FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
+/// Declares the records of one dense feed-forward of inner width d_ff under `prefix` ("encoder.block.0.layer.1.DenseReluDense").
+FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix, int64_t d_ff);
 /// The same for the shared expert of a sparse layer: the experts' activation and dropout, a width of its own.
 FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
 /// delta [N, D]; the place of the sequence in the step's batch keys the dropout.

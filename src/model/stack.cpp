@@ -72,7 +72,8 @@ Tensor backward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, 
 
 Stack declare_stack(ParameterStore& store, const ModelConfig& config, bool decoder) {
     const std::string prefix = decoder ? "decoder" : "encoder";
-    const bool t5_names = config.experts == 0 && config.encoder_decoder && !config.bias_per_layer && !config.flanmoe_layout;
+    const bool one_width = config.encoder_d_ff.empty() && config.decoder_d_ff.empty();
+    const bool t5_names = config.experts == 0 && config.encoder_decoder && !config.bias_per_layer && one_width && !config.flanmoe_layout;
     const std::string dense_name = t5_names ? "DenseReluDense" : "mlp";
     const std::vector<int64_t>& sparse = decoder ? config.decoder_sparse : config.encoder_sparse;
     const int64_t blocks = decoder ? config.decoder_layers : config.encoder_layers;
@@ -82,6 +83,7 @@ Stack declare_stack(ParameterStore& store, const ModelConfig& config, bool decod
     size_t bias = 0;
     for (int64_t i = 0; i < blocks; ++i) {
         const int layer = stack.first_layer + static_cast<int>(i);
+        const int64_t width = dense_width(config, decoder, i);
         int number = 0;  // of the sub-layer within its block
         const auto add = [&](auto body, const std::string& name, Purpose output_dropout) {
             body.layer = layer;
@@ -100,9 +102,9 @@ Stack declare_stack(ParameterStore& store, const ModelConfig& config, bool decod
         if (decoder && config.encoder_decoder) add(declare_attention(store, config, name() + ".EncDecAttention", true), name(), Purpose::cross_sublayer_dropout);
         if (std::find(sparse.begin(), sparse.end(), i) != sparse.end()) {
             add(declare_moe(store, config, name() + ".mlp", decoder), name(), Purpose::ffn_output_dropout);
-            if (config.extra_ffn) add(declare_feed_forward(store, config, name() + ".mlp"), name(), Purpose::extra_ffn_output_dropout);
+            if (config.extra_ffn) add(declare_feed_forward(store, config, name() + ".mlp", width), name(), Purpose::extra_ffn_output_dropout);
         } else {
-            add(declare_feed_forward(store, config, name() + "." + dense_name), name(), Purpose::ffn_output_dropout);
+            add(declare_feed_forward(store, config, name() + "." + dense_name, width), name(), Purpose::ffn_output_dropout);
         }
     }
     stack.final_norm = declare_norm(store, config, prefix + ".final_layer_norm.weight");

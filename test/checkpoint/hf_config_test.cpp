@@ -81,6 +81,8 @@ TEST_SUITE("checkpoint/hf_config") {
         check_round_trip(v10, "flanmoe");
         v10.scale_outputs = true, v10.flanmoe_layout = true;
         check_round_trip(v10, "flanmoe");
+        v10.flanmoe_layout = false, v10.encoder_d_ff = {16, 32, 16};  // a dense twin of a top-2 model
+        check_round_trip(v10, "flanmoe");
         for (const Activation activation : {Activation::relu, Activation::gelu_tanh, Activation::gelu_erf, Activation::silu})
             for (const bool gated : {false, true}) {
                 ModelConfig c;

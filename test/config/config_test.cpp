@@ -34,7 +34,7 @@ std::string another_value(const Option& option) {
     if (std::holds_alternative<std::string*>(field)) return "\"a \\\"b\\\" \\\\ \\u0001 \xc3\xa9\"";
     if (std::holds_alternative<std::vector<std::string>*>(field)) return "[\"x\", \"y\\n\"]";
     if (std::holds_alternative<std::vector<double>*>(field)) return "[0.25, 3.0]";
-    if (std::holds_alternative<std::vector<int64_t>*>(field)) return "[0, 2]";
+    if (std::holds_alternative<std::vector<int64_t>*>(field)) return "[1, 2]";
     if (const auto* d = std::get_if<double*>(&field)) return option.range.contains(**d / 3) && **d != 0 ? fmt::format("{:e}", **d / 3) : "0.7";
     return std::to_string(**std::get_if<int64_t*>(&field) + 3);
 }
@@ -151,6 +151,8 @@ TEST_SUITE("config/config") {
         CHECK(contains(refusal("[moe]\nexperts = 2\nevery = 2\ngroup_rows = 0\n[data]\nmicro_batch_rows = 64\n"), "routes the whole batch together"));
         CHECK(contains(refusal("[model]\nencoder_decoder = false\n"), "model.encoder_layers is 8"));
         CHECK(contains(refusal("[model]\nencoder_layers = 0\n"), "model.encoder_layers is 0"));
+        CHECK(contains(refusal("[model]\ndecoder_d_ff = [8, 8]\n"), "model.decoder_d_ff has 2 entries, but model.decoder_layers is 8"));
+        CHECK(contains(refusal("[train]\nfreeze = [\"gates\"]\n"), "train.freeze must be a list of gate, experts, moe, non_moe, embedding, attention, norm, ffn, head, not \"gates\" (did you mean gate?)"));
         CHECK(contains(refusal("[model]\nbuckets = 6\n"), "multiple of 4"));
         CHECK(contains(refusal("[model]\nkv_heads = 4\n"), "must divide model.heads = 6"));
         CHECK(contains(refusal("[model]\nd_kv = 7\nrotary = 1e4\n"), "model.d_kv is 7"));
