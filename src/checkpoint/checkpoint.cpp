@@ -68,15 +68,6 @@ int64_t bytes_needed(const ParameterStore& store, const TrainingState& state, co
     return bytes + static_cast<int64_t>(state.state_json.size() + state.config_toml.size());
 }
 
-void check_free_space(const fs::path& folder, int64_t needed) {
-    struct statvfs status {};
-    if (::statvfs(folder.c_str(), &status) != 0) return;  // unknown: the writes will tell
-    const int64_t available = static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
-    if (available < needed)
-        fail(Exit::io, "the disk of {} has {:.1f} MB free but the checkpoint needs {:.1f} MB; free some space", folder.string(),
-             static_cast<double>(available) / 1e6, static_cast<double>(needed) / 1e6);
-}
-
 // Everything of the checkpoint, synced, under a name that does not count.
 int64_t write_temporary(const fs::path& temporary, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state,
                         const ExtraFiles& extra, const CheckpointOptions& options) {
@@ -143,6 +134,15 @@ void apply_retention(const fs::path& run, int64_t step, const CheckpointOptions&
 }
 
 }  // namespace
+
+void check_free_space(const fs::path& folder, int64_t needed) {
+    struct statvfs status {};
+    if (::statvfs(folder.c_str(), &status) != 0) return;  // unknown: the writes will tell
+    const int64_t available = static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
+    if (available < needed)
+        fail(Exit::io, "the disk of {} has {:.1f} MB free but {:.1f} MB are needed; free some space", folder.string(),
+             static_cast<double>(available) / 1e6, static_cast<double>(needed) / 1e6);
+}
 
 fs::path checkpoint_path(const fs::path& run, int64_t step) { return folder_of(run) / directory_name(step); }
 
@@ -249,6 +249,28 @@ void load_optimizer(const fs::path& checkpoint, const NamedTensors& into) {
         if (!wanted.count(entry.name))
             fail(Exit::bad_checkpoint, "{}: the state {:?} belongs to nothing that the optimizer keeps; resume with the optimizer that wrote it",
                  file.path().string(), entry.name);
+}
+
+TakenSlots take_over_optimizer(const fs::path& checkpoint, const NamedTensors& into) {
+    const fs::path path = checkpoint / "training" / "optimizer.safetensors";
+    if (!fs::exists(path))
+        fail(Exit::bad_checkpoint, "{} holds no optimizer state to go on with; set train.reset_optimizer = true, or start from a checkpoint", checkpoint.string());
+    const SafetensorsFile file(path);
+    const auto tensor_of = [](std::string_view slot) { return slot.substr(0, slot.rfind('.')); };
+    std::set<std::string_view> known;  // tensors that have state
+    for (const TensorEntry& entry : file.entries()) known.insert(tensor_of(entry.name));
+    TakenSlots slots;
+    for (const auto& [name, tensor] : into) {
+        const TensorEntry* entry = file.find(name);
+        if (!entry && known.count(tensor_of(name)))
+            fail(Exit::bad_checkpoint, "{} holds no {} but other state of that tensor: it is of another kind of optimizer; use that one, or set train.reset_optimizer = true", path.string(), name);
+        if (entry) file.read_as(*entry, tensor);
+        ++(entry ? slots.taken : slots.fresh);
+    }
+    slots.unused = static_cast<int64_t>(file.entries().size()) - slots.taken;
+    if (slots.taken == 0)
+        fail(Exit::bad_checkpoint, "{} holds no state of any tensor that this run trains; set train.reset_optimizer = true", path.string());
+    return slots;
 }
 
 }  // namespace flanmoe

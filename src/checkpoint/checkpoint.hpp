@@ -71,6 +71,9 @@ void mark_best(const std::filesystem::path& run, const BestMark& mark);
 std::optional<BestMark> read_best(const std::filesystem::path& run);
 std::filesystem::path checkpoint_path(const std::filesystem::path& run, int64_t step);
 
+/// Exit::io if the disk of a folder has less than `needed` bytes free; passes where the system does not say.
+void check_free_space(const std::filesystem::path& folder, int64_t needed);
+
 /// The caller's state and config of a checkpoint; Exit::bad_checkpoint if it has no training state.
 struct SavedState {
     std::string state_json, config_toml;
@@ -78,5 +81,11 @@ struct SavedState {
 SavedState read_training_state(const std::filesystem::path& checkpoint);
 /// Fills the views; strict: the same names and shapes, nothing missing, nothing left over (Exit::bad_checkpoint names the tensor).
 void load_optimizer(const std::filesystem::path& checkpoint, const NamedTensors& into);
+/// The same for another stage, which may train other parts: slots that both have are filled, others are counted and left as they are. Exit::bad_checkpoint if
+/// there is no state, if it is another kind of optimizer's, if a shape differs, or if no slot fits.
+struct TakenSlots {
+    int64_t taken = 0, fresh = 0, unused = 0;  ///< of `into`: filled, not in the checkpoint; of the checkpoint: not in `into`
+};
+TakenSlots take_over_optimizer(const std::filesystem::path& checkpoint, const NamedTensors& into);
 
 }  // namespace flanmoe

@@ -5,10 +5,13 @@
 #include "config/config.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
+#include "train/memory.hpp"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <omp.h>
+
+#include <algorithm>
 
 namespace flanmoe::cli {
 
@@ -40,7 +43,26 @@ void ModelArgument::add_to(CLI::App& command) {
         ->transform(CLI::CheckedTransformer(std::map<std::string, DType>{{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}}).description(""))
         ->type_name("DTYPE")
         ->default_str("f32");
+    command.add_option("--set", settings, "Another routing rule for this time: moe.key=value, such as moe.eval_capacity_factor=4 (repeatable)")
+        ->type_name("KEY=VALUE")
+        ->expected(1)
+        ->allow_extra_args(false)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     command.add_option("--threads", threads, "Threads; 0 = one a core")->check(CLI::Range(0, 1000000))->capture_default_str();
+}
+
+ModelConfig override_moe(const ModelConfig& model, const std::vector<std::string>& settings) {
+    if (settings.empty()) return model;
+    for (const std::string& setting : settings)
+        if (!setting.starts_with("moe.")) fail(Exit::usage, "--set {}: only options of [moe] can be set over a model that exists", setting);
+    Config base;
+    base.model = model;
+    if (!model.encoder_decoder) base.data.encoder_length = 0, base.data.decoder_length = 512, base.data.objective = Objective::prefix_lm;
+    Config config = override_config(base, settings);
+    // There is no batch here: one that suits the groups, since only the model is judged.
+    config.data.batch_rows = std::max<int64_t>(1, config.model.encoder_routing.group_rows) * std::max<int64_t>(1, config.model.decoder_routing.group_rows);
+    validate(config);
+    return config.model;
 }
 
 LoadedModel ModelArgument::load() const {
@@ -48,7 +70,7 @@ LoadedModel ModelArgument::load() const {
     const fs::path folder = resolve_checkpoint(checkpoint);
     LoadedModel loaded;
     loaded.path = folder.string();
-    loaded.model = std::make_unique<Transformer>(read_model_config(folder));
+    loaded.model = std::make_unique<Transformer>(override_moe(read_model_config(folder), settings));
     const fs::path vocabulary = tokenizer.empty() ? folder : fs::path(tokenizer);
     if (tokenizer.empty() && !fs::exists(folder / "spiece.model"))
         fail(Exit::missing_input, "{} has no spiece.model; name the model's vocabulary with --tokenizer", folder.string());
@@ -56,6 +78,7 @@ LoadedModel ModelArgument::load() const {
     const ModelConfig& config = loaded.model->config();
     for (const std::string& warning : routing_warnings(config)) warn("{}", warning);
     loaded.tokenizer->check_fits(config.vocab_size, config.pad_id, config.eos_id);
+    check_memory(memory_of_weights(loaded.model->parameters(), dtype), loaded.model->parameters().parameter_count());
     loaded.model->parameters().allocate(dtype, false);
     load_model(folder, loaded.model->parameters());
     return loaded;

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace CLI {
 class App;
@@ -21,14 +22,18 @@ struct LoadedModel {
 
 struct ModelArgument {
     std::string checkpoint, tokenizer;
+    std::vector<std::string> settings;
     DType dtype = DType::f32;
     int threads = 0;  ///< 0 = one a core
 
-    /// CHECKPOINT, --tokenizer, --dtype and --threads.
+    /// CHECKPOINT, --tokenizer, --dtype, --threads and --set.
     void add_to(CLI::App& command);
     /// Weights without gradients; sets the number of threads. A folder of a run stands for its best or else its newest checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
     /// vocabulary that does not fit the model.
     LoadedModel load() const;
 };
+
+/// The model with `moe.key=value` settings over it, validated; Exit::usage for keys of other sections.
+ModelConfig override_moe(const ModelConfig& model, const std::vector<std::string>& settings);
 
 }  // namespace flanmoe::cli

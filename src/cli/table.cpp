@@ -48,15 +48,4 @@ std::string thousands(int64_t number) {
     return digits;
 }
 
-std::string human_bytes(int64_t bytes) {
-    constexpr const char* units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
-    double value = static_cast<double>(bytes);
-    int unit = 0;
-    while (value >= 999.5 && unit < 5) value /= 1000, ++unit;
-    if (unit == 0) return fmt::format("{} B", bytes);
-    return value < 9.95   ? fmt::format("{:.2f} {}", value, units[unit])
-           : value < 99.5 ? fmt::format("{:.1f} {}", value, units[unit])
-                          : fmt::format("{:.0f} {}", value, units[unit]);
-}
-
 }  // namespace flanmoe::cli

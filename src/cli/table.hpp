@@ -1,6 +1,8 @@
 // Plain tables for terminals: aligned columns, a line under the head, numbers and sizes that people can read.
 #pragma once
 
+#include "core/memory.hpp"  // human_bytes
+
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -22,7 +24,6 @@ private:
     std::vector<std::vector<std::string>> rows_;
 };
 
-std::string thousands(int64_t number);   ///< 1,234,567
-std::string human_bytes(int64_t bytes);  ///< 1.2 MB, decimal units
+std::string thousands(int64_t number);  ///< 1,234,567
 
 }  // namespace flanmoe::cli

@@ -59,6 +59,16 @@ std::string Parameter::tensor_name(int64_t expert) const {
     return name.substr(0, at) + std::to_string(expert) + name.substr(at + 3);
 }
 
+void initialise_tensor(const Parameter& p, int64_t expert, uint64_t seed, const Tensor& into) {
+    const uint64_t h = hash_of(p.tensor_name(expert));
+    const RandomKey key{seed ^ h, static_cast<uint32_t>(h >> 32), 0, Purpose::initialise};
+    if (into.dtype == DType::f64) {
+        fill(into.as<double>(), into.elements(), p, key, 0);
+    } else {
+        fill(into.as<float>(), into.elements(), p, key, 0);
+    }
+}
+
 void ParameterStore::Free::operator()(void* p) const { std::free(p); }
 
 size_t ParameterStore::declare(std::vector<Parameter> group) {
@@ -98,18 +108,8 @@ void ParameterStore::allocate(DType compute, bool gradients, DType forward) {
 }
 
 void ParameterStore::initialise(uint64_t seed) {
-    for (const Parameter& p : records_) {
-        for (int64_t e = 0; e < p.tensors(); ++e) {
-            const uint64_t h = hash_of(p.tensor_name(e));
-            const RandomKey key{seed ^ h, static_cast<uint32_t>(h >> 32), 0, Purpose::initialise};
-            const Tensor t = master(p, e);
-            if (t.dtype == DType::f64) {
-                fill(t.as<double>(), t.elements(), p, key, 0);
-            } else {
-                fill(t.as<float>(), t.elements(), p, key, 0);
-            }
-        }
-    }
+    for (const Parameter& p : records_)
+        for (int64_t e = 0; e < p.tensors(); ++e) initialise_tensor(p, e, seed, master(p, e));
     update_compute();
 }
 

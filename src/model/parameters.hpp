@@ -40,6 +40,9 @@ struct Parameter {
     int64_t tensor_offset(int64_t expert) const { return offset + expert * expert_stride; }
 };
 
+/// Draws the initial weights of one tensor of a record (f32 or f64) from the counter-based generator: element i depends on (seed, name, i) only.
+void initialise_tensor(const Parameter& parameter, int64_t expert, uint64_t seed, const Tensor& into);
+
 class ParameterStore {
 public:
     /// Adds records that lie side by side. Expert records of one group are interleaved by expert: all of expert 0's, then all of expert 1's.
@@ -51,7 +54,7 @@ public:
     /// cost: T5's attention scores are not scaled down, and an error of queries and keys moves probabilities by several per cent. With a forward in f32 and a
     /// backward in bf16 gradients of small random T5s are 10 to 25 times closer to the exact ones (test/README.md).
     void allocate(DType compute, bool gradients, DType forward);
-    /// Draws every weight from the counter-based generator: parameter p, element i depend on (seed, name, i) only.
+    /// initialise_tensor() of every record, and the compute copy.
     void initialise(uint64_t seed);
     /// Refreshes the compute copy from the master weights.
     void update_compute();

@@ -14,23 +14,27 @@ Tensor Optimizer::slot(const std::string& name, DType type, Shape shape) {
     return t;
 }
 
+std::vector<std::pair<std::string, Shape>> optimizer_slots(const OptimizerConfig& config, const Parameter& p) {
+    if (p.frozen) return {};
+    if (config.kind == OptimizerKind::adamw) return {{".m", p.shape}, {".v", p.shape}};
+    if (!config.factored || !ops::adafactor_factors(p.shape, config.min_factored)) return {{".v", p.shape}};
+    return {{".v_row", {std::min(p.shape[0], p.shape[1])}}, {".v_col", {std::max(p.shape[0], p.shape[1])}}};
+}
+
 Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config) {
     const DType type = store.master_type();
     for (const Parameter& p : store.records()) {
         if (p.frozen) continue;
         for (int64_t e = 0; e < p.tensors(); ++e) {
-            const std::string name = p.tensor_name(e);
+            std::vector<Tensor> slots;
+            for (const auto& [suffix, shape] : optimizer_slots(config, p)) slots.push_back(slot(p.tensor_name(e) + suffix, type, shape));
             const Tensor parameter = store.master(p, e), gradient = store.gradient(p, e);
-            if (config.kind == OptimizerKind::adamw) {
-                const Tensor m = slot(name + ".m", type, p.shape), v = slot(name + ".v", type, p.shape);
-                adamw_.push_back({parameter, gradient, m, v, config.decay_vectors || p.shape.rank > 1});
-            } else if (config.factored && ops::adafactor_factors(p.shape, config.min_factored)) {
-                const int64_t smaller = std::min(p.shape[0], p.shape[1]), larger = std::max(p.shape[0], p.shape[1]);
-                const Tensor row = slot(name + ".v_row", type, {smaller}), col = slot(name + ".v_col", type, {larger});
-                adafactor_.push_back({parameter, gradient, row, col, {}});
-            } else {
-                adafactor_.push_back({parameter, gradient, {}, {}, slot(name + ".v", type, p.shape)});
-            }
+            if (config.kind == OptimizerKind::adamw)
+                adamw_.push_back({parameter, gradient, slots[0], slots[1], config.decay_vectors || p.shape.rank > 1});
+            else if (slots.size() == 2)
+                adafactor_.push_back({parameter, gradient, slots[0], slots[1], {}});
+            else
+                adafactor_.push_back({parameter, gradient, {}, {}, slots[0]});
         }
     }
 }

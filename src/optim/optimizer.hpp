@@ -15,6 +15,9 @@
 
 namespace flanmoe {
 
+/// The state of one tensor of a record as suffix and shape, in order: ".m", ".v" (AdamW), ".v_row", ".v_col" or ".v" (Adafactor); none if it is frozen.
+std::vector<std::pair<std::string, Shape>> optimizer_slots(const OptimizerConfig& config, const Parameter& parameter);
+
 class Optimizer {
 public:
     /// State is zero and lives as long as the optimizer; the store must outlive it and stay allocated.

@@ -2,9 +2,10 @@
 
 #include "core/parallel.hpp"
 #include "core/random.hpp"
-#include "data/span_corruption.hpp"
 #include "model/flops.hpp"
+#include "optim/freezing.hpp"
 #include "ops/matmul.hpp"
+#include "train/memory.hpp"
 #include "train/step.hpp"
 
 #include <sys/resource.h>
@@ -70,19 +71,17 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     result.threads = omp_get_max_threads();
     result.rows = config.data.batch_rows;
     result.source = settings.source ? settings.source : config.data.encoder_length;
-    result.target = settings.target ? settings.target : config.data.decoder_length;
-    if (result.target == 0) {  // as the loader derives it: instruct without a length is refused with the config
-        const bool spans = config.data.objective == Objective::span_corruption;
-        result.target = spans ? span_lengths(result.source, config.data.noise_density, config.data.mean_span).targets : result.source;
-    }
+    result.target = settings.target ? settings.target : target_length(config.data, result.source);
 
     Transformer model(config.model);
+    freeze_parameters(model.parameters(), config.train.freeze);
+    const int64_t micro = config.data.micro_batch_rows ? config.data.micro_batch_rows : result.rows;
+    check_memory(memory_of_training(config, model, {std::min(micro, result.rows), result.source, result.target}), model.parameters().parameter_count());
     model.parameters().allocate(types.compute, true, types.forward);
     model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
     Optimizer optimizer(config.optimizer, model.parameters());
     result.parameters = model.parameters().parameter_count();
 
-    const int64_t micro = config.data.micro_batch_rows ? config.data.micro_batch_rows : result.rows;
     StepBatch batches;
     for (int64_t row = 0; row < result.rows; row += micro) batches.push_back(random_tokens(config, std::min(micro, result.rows - row), result.source, result.target, row));
 

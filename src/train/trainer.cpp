@@ -6,8 +6,10 @@
 #include "core/log.hpp"
 #include "data/text_files.hpp"
 #include "model/flops.hpp"
+#include "optim/freezing.hpp"
 #include "optim/schedule.hpp"
 #include "train/benchmark.hpp"
+#include "train/memory.hpp"
 #include "train/run_output.hpp"
 #include "train/signals.hpp"
 #include "train/summary.hpp"
@@ -41,6 +43,15 @@ void report_data(const char* key, const SourceCounts& found, int64_t slots, cons
     if (found.truncated_targets) warn("{}: {} of {} targets are longer than data.decoder_length and lose their end", key, found.truncated_targets, found.examples);
     if (found.dropped) warn("{}: {} of {} examples are too long and dropped (data.truncation)", key, found.dropped, found.examples);
     if (found.malformed) warn("{}: {} malformed lines are skipped (data.malformed)", key, found.malformed);
+}
+
+// Refuses what cannot be trained or does not fit into memory, before anything is read.
+Config affordable(Config config) {
+    Transformer model(config.model);
+    freeze_parameters(model.parameters(), config.train.freeze);
+    const int64_t rows = config.data.micro_batch_rows ? config.data.micro_batch_rows : config.data.batch_rows, source = config.data.encoder_length;
+    check_memory(memory_of_training(config, model, {rows, source, target_length(config.data, source)}), model.parameters().parameter_count());
+    return config;
 }
 
 // What shapes do not tell: weights of a model that computes something else must not be taken for this one's.
@@ -84,7 +95,7 @@ struct Trainer::State {
     double matmul_rate = 0;    // of this machine, for the share of the peak
 
     State(Config c, RunDirectory& r, Stop& s, AnswerMetrics m)
-        : config(std::move(c)), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), model(config.model), stop(s) {}
+        : config(affordable(std::move(c))), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), model(config.model), stop(s) {}
 
     void open();
     void start_weights();
@@ -99,6 +110,7 @@ struct Trainer::State {
 };
 
 void Trainer::State::open() {
+    freeze_parameters(model.parameters(), config.train.freeze);
     remove_leftovers(run);
     for (const std::string& warning : routing_warnings(config.model)) warn("{}", warning);
     if ((config.model.encoder_routing.balance_bias || config.model.decoder_routing.balance_bias) && config.train.balance_loss > 0)
@@ -134,8 +146,12 @@ void Trainer::State::start_weights() {
     const std::filesystem::path source = resolve_checkpoint(config.train.start_from);
     check_same_model(source, config.model);
     load_model(source, model.parameters());
-    if (!config.train.reset_optimizer) load_optimizer(source, optimizer->state());
     info("starting from the weights of {}", source.string());
+    if (config.train.reset_optimizer) return;
+    const TakenSlots slots = take_over_optimizer(source, optimizer->state());
+    at.earlier_updates = RunState::from_json(read_training_state(source).state_json, source.string()).updates();
+    info("going on with its optimizer state after {} updates: {} slots taken over, {} begin anew, {} are of what is not trained here", at.earlier_updates, slots.taken, slots.fresh,
+         slots.unused);
 }
 
 void Trainer::State::resume(const std::filesystem::path& checkpoint) {
@@ -197,7 +213,7 @@ bool Trainer::State::train_one() {
         rollback();
         return false;
     }
-    if (verdict == Verdict::apply) apply_gradients(context, model, *optimizer, step, config.train.gradient_clip, at.step, rate);
+    if (verdict == Verdict::apply) apply_gradients(context, model, *optimizer, step, config.train.gradient_clip, at.updates(), rate);
     context.arena.reset();
     ++at.step, ++steps_here;
     for (const Batch& b : batches) at.tokens += b.real_tokens();

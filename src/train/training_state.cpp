@@ -21,6 +21,7 @@ std::string RunState::to_json() const {
     const nlohmann::json j = {
         {"step", step},
         {"tokens_seen", tokens},
+        {"earlier_updates", earlier_updates},
         {"data", nlohmann::json::parse(loader)},
         {"best", number(best)},
         {"best_step", best_step},
@@ -37,6 +38,7 @@ RunState RunState::from_json(const std::string& text, const std::string& where) 
         RunState s;
         s.step = j.at("step").get<int64_t>();
         s.tokens = j.at("tokens_seen").get<int64_t>();
+        s.earlier_updates = j.value("earlier_updates", int64_t{0});  // states of the first version have none
         s.loader = j.at("data").dump();
         s.best = number(j.at("best"));
         s.best_step = j.at("best_step").get<int64_t>();

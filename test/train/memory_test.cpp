@@ -1,0 +1,100 @@
+// The estimate of a run's memory against what the arena, the store and the optimizer take, and the refusal of what does not fit.
+#include "train/memory.hpp"
+
+#include "core/error.hpp"
+#include "core/memory.hpp"
+#include "model/small_models.hpp"
+#include "optim/freezing.hpp"
+#include "train/step.hpp"
+
+#include <doctest/doctest.h>
+
+using namespace flanmoe;
+using namespace flanmoe::test;
+
+namespace {
+
+/// Wide enough that activations, not bookkeeping, take the arena.
+ModelConfig wider(ModelConfig c) {
+    c.vocab_size = 101, c.d_model = 96, c.d_kv = 16, c.heads = 5, c.d_ff = 160;
+    return c;
+}
+
+ModelConfig sparse(int64_t k, bool gated) {
+    ModelConfig c = wider(small_switch(8));
+    c.expert_d_ff = 128, c.expert_gated = gated, c.extra_ffn = k == 2;
+    c.encoder_routing.k = c.decoder_routing.k = k;
+    return c;
+}
+
+ModelConfig decoder_only() {
+    ModelConfig c = wider(small_t5());
+    c.encoder_decoder = false, c.encoder_layers = 0, c.decoder_layers = 4;
+    return c;
+}
+
+}  // namespace
+
+TEST_SUITE("train/memory") {
+    TEST_CASE("activations are within a sixth of the arena's peak") {
+        for (const ModelConfig& model_config : {wider(small_t5()), wider(small_t5(false)), sparse(1, false), sparse(2, true), decoder_only()}) {
+            for (const auto& [dtype, forward] : {std::pair{Precision::f32, Precision::f32}, {Precision::bf16, Precision::f32}, {Precision::bf16, Precision::bf16}}) {
+                Config config;
+                config.model = model_config, config.train.dtype = dtype, config.train.forward = forward;
+                CAPTURE(model_config.experts);
+                Transformer model(config.model);
+                const SequenceShape rows{4, model_config.encoder_decoder ? 128 : 0, 96};
+                const MemoryNeed need = memory_of_training(config, model, rows);
+                const TrainingTypes types = training_types(config.train);
+                model.parameters().allocate(types.compute, true, types.forward);
+                model.parameters().initialise(1);
+                Context context;
+                compute_gradients(context, model, {random_batch(rows.rows, rows.source, rows.target, config.model.vocab_size, 1)}, {0.01, 0, 0}, 1, 0);
+                const double ratio = static_cast<double>(need.activations) / static_cast<double>(context.arena.peak_bytes());
+                CHECK(ratio > 0.85);
+                CHECK(ratio < 1.15);
+            }
+        }
+    }
+
+    TEST_CASE("weights, gradients and optimizer state are counted exactly; frozen parts have no state") {
+        for (const OptimizerKind kind : {OptimizerKind::adafactor, OptimizerKind::adamw}) {
+            for (const bool freeze : {false, true}) {
+                Config config;
+                config.model = sparse(1, false), config.optimizer.kind = kind, config.optimizer.min_factored = 64, config.train.dtype = Precision::bf16;
+                Transformer model(config.model);
+                if (freeze) freeze_parameters(model.parameters(), {"experts"});
+                const MemoryNeed need = memory_of_training(config, model, {4, 128, 96});
+                model.parameters().allocate(DType::bf16, true);
+                const Optimizer optimizer(config.optimizer, model.parameters());
+                int64_t state = 0;
+                for (const auto& [name, tensor] : optimizer.state()) state += tensor.bytes();
+                const int64_t count = model.parameters().parameter_count();
+                CHECK(need.optimizer == state);
+                CHECK((need.weights == 4 * count && need.gradients == 4 * count && need.compute_copy == 2 * count));
+                CHECK(memory_of_weights(model.parameters(), DType::f64).total() == 8 * count);
+            }
+        }
+    }
+
+    TEST_CASE("what does not fit is refused with figures and a remedy") {
+        const auto refusal = [](const MemoryNeed& need) -> std::string {
+            try {
+                check_memory(need, 1234567);
+            } catch (const Error& error) {
+                CHECK(error.code == Exit::out_of_memory);
+                return error.what();
+            }
+            return "";
+        };
+        const auto contains = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
+        REQUIRE(available_memory() > 0);
+        const int64_t much = int64_t{5} << 50;
+        CHECK(refusal({.weights = 1000, .gradients = 1000}).empty());
+        const std::string model = refusal({.weights = much, .gradients = much}), batch = refusal({.weights = 1000, .gradients = 1000, .optimizer = 10, .activations = much});
+        CHECK(contains(model, "the model's 1234567 parameters need about 11.3 PB of memory (5.63 PB of weights, 5.63 PB of gradients), but only"));
+        CHECK(contains(model, "use a smaller model"));
+        CHECK(contains(batch, "10 B of optimizer state, 5.63 PB of activations"));
+        CHECK(contains(batch, "data.micro_batch_rows"));
+    }
+}
