@@ -7,6 +7,7 @@
 #include "core/file.hpp"
 #include "core/log.hpp"
 
+#include <algorithm>
 #include <set>
 
 namespace flanmoe {
@@ -41,16 +42,26 @@ void create_folder(const fs::path& path) {
 
 struct StoredTensor {
     std::string name;
-    Tensor values;
+    Shape shape;
     DType type;
-    int64_t bytes() const { return values.elements() * size_of(type); }
+    Tensor values;                     // or:
+    std::function<HostTensor()> make;
+    int64_t bytes() const { return shape.elements() * size_of(type); }
 };
 
-std::vector<StoredTensor> stored_tensors(const ParameterStore& store, HfLayout layout, DType weights) {
+// From the store's weights, or from `make` if that is given.
+std::vector<StoredTensor> stored_tensors(const ParameterStore& store, HfLayout layout, DType weights, const TensorMaker& make) {
     std::vector<StoredTensor> tensors;
-    for (const Parameter& p : store.records())
-        for (int64_t e = 0; e < p.tensors(); ++e)
-            tensors.push_back({name_in_layout(p.tensor_name(e), layout), store.master(p, e), p.kind == ParameterKind::router ? DType::f32 : weights});
+    for (const Parameter& p : store.records()) {
+        for (int64_t e = 0; e < p.tensors(); ++e) {
+            StoredTensor tensor{name_in_layout(p.tensor_name(e), layout), p.shape, p.kind == ParameterKind::router ? DType::f32 : weights, {}, {}};
+            if (make)
+                tensor.make = [&make, &p, e] { return make(p, e); };
+            else
+                tensor.values = store.master(p, e);
+            tensors.push_back(std::move(tensor));
+        }
+    }
     return tensors;
 }
 
@@ -76,7 +87,10 @@ void write_weights(const fs::path& directory, const std::vector<std::vector<Stor
         const std::string name = shards.size() == 1 ? single_name : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
         SafetensorsWriter writer;
         for (const StoredTensor& tensor : shards[i]) {
-            writer.add(tensor.name, tensor.values, tensor.type);
+            if (tensor.make)
+                writer.add(tensor.name, tensor.shape, tensor.type, tensor.make);
+            else
+                writer.add(tensor.name, tensor.values, tensor.type);
             if (shards.size() > 1) map[tensor.name] = name;
         }
         total += writer.tensor_bytes();
@@ -178,12 +192,17 @@ void waive(const SafetensorsFile& file, const TensorEntry& entry, const WeightFi
 
 FileHashes save_model(const fs::path& directory, const ModelConfig& config, const ParameterStore& store, const ExtraFiles& extra,
                       const SaveModelOptions& options) {
+    return save_model_by_tensor(directory, config, store, {}, extra, options);
+}
+
+FileHashes save_model_by_tensor(const fs::path& directory, const ModelConfig& config, const ParameterStore& store, const TensorMaker& make, const ExtraFiles& extra,
+                      const SaveModelOptions& options) {
     require(options.weights == DType::f32 || options.weights == DType::bf16, "weights stored as f32 or bf16");
     create_folder(directory);
     remove_stale_weights(directory);
     FileHashes hashes;
     const auto text = [&](const std::string& name, const std::string& content) { hashes[name] = write_hashed(directory / name, content); };
-    write_weights(directory, cut_into_shards(stored_tensors(store, layout_of(config), options.weights), options.shard_bytes), hashes);
+    write_weights(directory, cut_into_shards(stored_tensors(store, layout_of(config), options.weights, make), options.shard_bytes), hashes);
     text("config.json", write_hf_config(config, options.weights, options.row_tokens));
     text("generation_config.json", write_generation_config(config));
     for (const auto& [name, content] : extra) {
@@ -242,8 +261,8 @@ ModelConfig read_model_config(const fs::path& directory) {
     return config;
 }
 
-void load_model(const fs::path& directory, ParameterStore& store) {
-    const WeightFiles weights(directory);
+std::map<std::string, WeightFiles::Found> locate_model(const WeightFiles& weights, const ParameterStore& store, const fs::path& directory) {
+    std::map<std::string, WeightFiles::Found> places;
     std::set<const TensorEntry*> consumed;
     for (const Parameter& p : store.records()) {
         for (int64_t e = 0; e < p.tensors(); ++e) {
@@ -252,7 +271,10 @@ void load_model(const fs::path& directory, ParameterStore& store) {
             if (!found)
                 fail(Exit::bad_checkpoint, "{} has no tensor {} {}, which its model needs; the checkpoint is incomplete or of another model",
                      directory.string(), name, p.shape.text());
-            found.file->read_as(*found.entry, store.master(p, e));
+            if (!std::equal(found.entry->shape.begin(), found.entry->shape.end(), p.shape.sizes.begin(), p.shape.sizes.begin() + p.shape.rank))
+                fail(Exit::bad_checkpoint, "{}: tensor {:?} has shape {} where {} is expected; the checkpoint is of another model",
+                     found.file->path().string(), found.entry->name, found.entry->shape_text(), p.shape.text());
+            places[name] = found;
             consumed.insert(found.entry);
         }
     }
@@ -260,6 +282,18 @@ void load_model(const fs::path& directory, ParameterStore& store) {
     for (const SafetensorsFile& file : weights.files())
         for (const TensorEntry& entry : file.entries())
             if (!consumed.count(&entry)) waive(file, entry, embedding, !store.find(head_name), directory);
+    return places;
+}
+
+void load_model(const fs::path& directory, ParameterStore& store) {
+    const WeightFiles weights(directory);
+    const std::map<std::string, WeightFiles::Found> places = locate_model(weights, store, directory);
+    for (const Parameter& p : store.records()) {
+        for (int64_t e = 0; e < p.tensors(); ++e) {
+            const WeightFiles::Found& found = places.at(p.tensor_name(e));
+            found.file->read_as(*found.entry, store.master(p, e));
+        }
+    }
     store.update_compute();
 }
 

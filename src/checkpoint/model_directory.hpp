@@ -9,6 +9,7 @@
 #include "model/parameters.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -27,8 +28,14 @@ struct SaveModelOptions {
     int64_t row_tokens = 0;               ///< for write_hf_config
 };
 
+/// Makes the values of one tensor of a record (of one expert), in any type.
+using TensorMaker = std::function<HostTensor(const Parameter& parameter, int64_t expert)>;
+
 /// Writes a model directory, every file and the directory synced. Stale weights and indexes in it are removed first. Exit::io, Exit::cannot_create.
 FileHashes save_model(const std::filesystem::path& directory, const ModelConfig& config, const ParameterStore& store, const ExtraFiles& extra = {},
+                      const SaveModelOptions& options = {});
+/// The same for a store that is declared but not allocated: values are made tensor by tensor while they are written.
+FileHashes save_model_by_tensor(const std::filesystem::path& directory, const ModelConfig& config, const ParameterStore& store, const TensorMaker& make, const ExtraFiles& extra = {},
                       const SaveModelOptions& options = {});
 
 /// The weights of a path: a directory (sharded or not) or one safetensors file. Opening reads headers only.
@@ -50,6 +57,9 @@ private:
 
 /// The model of a directory. A stored lm_head that differs from the embedding makes it untied, whatever config.json says.
 ModelConfig read_model_config(const std::filesystem::path& directory);
+/// Where the tensors of a directory's model are in its files, by the records' tensor names. Strict: every record is found with its shape, every tensor of the files
+/// is taken or is a known alias (Exit::bad_checkpoint).
+std::map<std::string, WeightFiles::Found> locate_model(const WeightFiles& weights, const ParameterStore& store, const std::filesystem::path& directory);
 /// Fills the master weights of an allocated store, whose records must be those of the directory's model, and refreshes the compute copy.
 void load_model(const std::filesystem::path& directory, ParameterStore& store);
 

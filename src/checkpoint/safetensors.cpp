@@ -158,12 +158,17 @@ HostTensor SafetensorsFile::load(const TensorEntry& entry, DType type) const {
 
 void SafetensorsWriter::add(std::string name, const Tensor& values, DType as) {
     require(name != "__metadata__" && name.size() <= static_cast<size_t>(SafetensorsLimits().name_bytes), "a tensor name that can be stored");
-    items_.push_back({std::move(name), values, as});
+    items_.push_back({std::move(name), values.shape, as, values, {}});
+}
+
+void SafetensorsWriter::add(std::string name, const Shape& shape, DType as, std::function<HostTensor()> make) {
+    add(std::move(name), Tensor(nullptr, as, shape), as);
+    items_.back().make = std::move(make);
 }
 
 int64_t SafetensorsWriter::tensor_bytes() const {
     int64_t sum = 0;
-    for (const Item& item : items_) sum += item.values.elements() * size_of(item.type);
+    for (const Item& item : items_) sum += item.shape.elements() * size_of(item.type);
     return sum;
 }
 
@@ -206,8 +211,8 @@ std::string SafetensorsWriter::write(const std::filesystem::path& path) const {
         require(i == 0 || order[i - 1]->name != item.name || order[i - 1]->type != item.type, "tensor names that differ");
         nlohmann::ordered_json entry;
         entry["dtype"] = name_of(stored_type(item.type));
-        entry["shape"] = std::vector<int64_t>(item.values.shape.sizes.begin(), item.values.shape.sizes.begin() + item.values.shape.rank);
-        const int64_t bytes = item.values.elements() * size_of(item.type);
+        entry["shape"] = std::vector<int64_t>(item.shape.sizes.begin(), item.shape.sizes.begin() + item.shape.rank);
+        const int64_t bytes = item.shape.elements() * size_of(item.type);
         entry["data_offsets"] = {offset, offset + bytes};
         offset += bytes;
         if (text.size() > 1) text += ',';
@@ -224,7 +229,15 @@ std::string SafetensorsWriter::write(const std::filesystem::path& path) const {
     for (int i = 0; i < 8; ++i) prefix += static_cast<char>(text.size() >> (8 * i) & 255);
     file.write(prefix);
     file.write(text);
-    for (const Item* item : order) write_values(file, item->values, item->type);
+    for (const Item* item : order) {
+        if (!item->make) {
+            write_values(file, item->values, item->type);
+            continue;
+        }
+        const HostTensor made = item->make();
+        require(made.shape == item->shape, "values of the shape that was announced");
+        write_values(file, made.view(), item->type);
+    }
     return file.close();
 }
 

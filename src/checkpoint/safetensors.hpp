@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -92,12 +93,14 @@ private:
 std::vector<TensorEntry> parse_safetensors_header(std::string_view json, int64_t data_bytes, const std::string& where,
                                                   const SafetensorsLimits& limits, std::map<std::string, std::string>& metadata);
 
-/// Collects views and writes them in one pass; the views must stay valid until write() returns.
+/// Collects views, or functions that make values, and writes them in one pass; the views must stay valid until write() returns.
 class SafetensorsWriter {
 public:
     explicit SafetensorsWriter(std::map<std::string, std::string> metadata = {{"format", "pt"}}) : metadata_(std::move(metadata)) {}
     void add(std::string name, const Tensor& values) { add(std::move(name), values, values.dtype); }
     void add(std::string name, const Tensor& values, DType as);
+    /// Values that are made (of this shape, in any type) when their turn to be written comes, and forgotten then: a model passes through memory tensor by tensor.
+    void add(std::string name, const Shape& shape, DType as, std::function<HostTensor()> make);
     int64_t tensor_bytes() const;  ///< sum over the tensors, without the header
     /// Writes the file, synced to disk. Exit::cannot_create or Exit::io on failure. Returns the XXH3-128 hash of the file as 32 hex digits.
     std::string write(const std::filesystem::path& path) const;
@@ -105,8 +108,10 @@ public:
 private:
     struct Item {
         std::string name;
-        Tensor values;
+        Shape shape;
         DType type;
+        Tensor values;
+        std::function<HostTensor()> make;  // in place of values
     };
     std::map<std::string, std::string> metadata_;
     std::vector<Item> items_;

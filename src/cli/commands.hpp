@@ -18,6 +18,7 @@ void add_train(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
 void add_inspect(CLI::App& program);
+void add_convert(CLI::App& program);
 void add_bench(CLI::App& program);
 void add_parity(CLI::App& program);
 
