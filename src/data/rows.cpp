@@ -102,21 +102,20 @@ RowStream::RowStream(const std::vector<std::string>& paths, const DataConfig& co
 // What each source reads: the paths as they are, or, of instruction data for training, the files of the chosen tasks. An entry that keeps no task gives
 // no source, and its weight goes with it.
 std::vector<std::vector<std::string>> RowStream::choose(const std::vector<std::string>& paths, bool training) {
+    const int64_t count = training && config_.objective == Objective::instruct ? config_.tasks : 0;
+    std::vector<TaskFile> tasks;
+    if (config_.objective == Objective::instruct) tasks = choose_tasks(find_tasks(paths), count, config_.tasks_seed);
+    for (const TaskFile& task : tasks) tasks_.push_back(task.name);
     std::vector<std::vector<std::string>> sources;
-    if (config_.objective != Objective::instruct) {
-        for (const std::string& path : paths) sources.push_back({path});
-        return sources;
-    }
     std::vector<double> weights;
-    size_t last = paths.size();  // entry of the source being filled
-    for (const TaskFile& task : choose_tasks(find_tasks(paths), training ? config_.tasks : 0, config_.tasks_seed)) {
-        if (task.entry != last) {
-            sources.emplace_back();
-            if (training && !config_.weights.empty()) weights.push_back(config_.weights[task.entry]);
-        }
-        last = task.entry;
-        sources.back().push_back(task.path.string());
-        tasks_.push_back(task.name);
+    for (size_t entry = 0; entry < paths.size(); ++entry) {
+        std::vector<std::string> files;
+        if (count == 0) files.push_back(paths[entry]);
+        for (const TaskFile& task : tasks)
+            if (count > 0 && task.entry == entry) files.push_back(task.path.string());
+        if (files.empty()) continue;
+        sources.push_back(files);
+        if (training && !config_.weights.empty()) weights.push_back(config_.weights[entry]);
     }
     if (training) config_.weights = weights;
     return sources;
