@@ -1,6 +1,7 @@
 // `flanmoe config`: what a set of files and settings means, and which options there are.
 #include "cli/commands.hpp"
 #include "cli/config_arguments.hpp"
+#include "core/log.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -14,7 +15,15 @@ void add_config(CLI::App& program) {
     arguments->add_to(command);
     command->add_flag("--options", *list, "print every option with type, default and meaning");
     command->footer("Example:\n  flanmoe config configs/model/toy.toml --set train.steps=100");
-    command->callback([arguments, list] { fmt::print("{}", *list ? option_reference() : to_toml(arguments->load())); });
+    command->callback([arguments, list] {
+        if (*list) {
+            fmt::print("{}", option_reference());
+            return;
+        }
+        const Config config = arguments->load();
+        for (const std::string& warning : routing_warnings(config.model)) warn("{}", warning);
+        fmt::print("{}", to_toml(config));
+    });
 }
 
 }  // namespace flanmoe::cli

@@ -99,6 +99,9 @@ void convert(const CLI::App& command, const Options& options) {
                    listed(settings.model.decoder_sparse), thousands(result.copied), thousands(result.drawn));
 }
 
+// CLI11's own check names the largest double in full.
+const CLI::Validator above_zero([](const std::string& text) { return std::strtod(text.c_str(), nullptr) > 0 ? std::string() : text + " is not above 0"; }, "", "above zero");
+
 }  // namespace
 
 void add_convert(CLI::App& program) {
@@ -107,9 +110,9 @@ void add_convert(CLI::App& program) {
     command->add_option("SOURCE", options->source, "Model directory (ours or Hugging Face's), checkpoint, or folder of a run: its best or else its newest checkpoint")->required();
     command->add_option("OUT", options->target, "directory to make; must not exist")->required();
     command->add_option("--dtype", options->dtype, "stored type: f32 or bf16 (routers stay f32); default: the source's")->check(CLI::IsMember({"f32", "bf16"}))->type_name("DTYPE");
-    command->add_option("--shard-gb", options->shard_gigabytes, "largest file of weights, in units of 10^9 bytes")->check(CLI::PositiveNumber)->capture_default_str();
-    command->add_option("--experts", options->experts, "upcycle a dense model: so many experts, each a copy of the dense feed-forward, under a new router")->check(CLI::PositiveNumber);
-    command->add_option("--every", options->every, "upcycling: every n-th layer is sparse")->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option("--shard-gb", options->shard_gigabytes, "largest file of weights, in units of 10^9 bytes")->check(above_zero)->capture_default_str();
+    command->add_option("--experts", options->experts, "upcycle a dense model: so many experts, each a copy of the dense feed-forward, under a new router")->check(above_zero);
+    command->add_option("--every", options->every, "upcycling: every n-th layer is sparse")->check(above_zero)->capture_default_str();
     command->add_option("--router", options->router, "upcycling: moe.router of the new model")->capture_default_str();
     command->add_option("--set", options->settings, "upcycling: any other option of [moe]: moe.key=value (repeatable)")->type_name("KEY=VALUE")->expected(1)->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -116,6 +116,9 @@ void Trainer::State::open() {
     if ((config.model.encoder_routing.balance_bias || config.model.decoder_routing.balance_bias) && config.train.balance_loss > 0)
         warn("moe.balance_bias balances without a loss, but train.balance_loss is {}; set it to 0 unless both are meant", config.train.balance_loss);
     loader = std::make_unique<Loader>(config.data, tokenizer);
+    Config with_lengths = config;  // what the objective leads to, where the config leaves it open
+    with_lengths.data = loader->config();
+    validate(with_lengths);
     DataStatistics data = loader->statistics();
     report_data("data.train", data.sources, data.epoch_examples, loader->config());
     if (config.data.tasks > 0) info("data.train: {} tasks (data.tasks_seed = {}): {}", data.tasks.size(), config.data.tasks_seed, joined(data.tasks, ", "));
@@ -144,6 +147,9 @@ void Trainer::State::start_weights() {
         return;
     }
     const std::filesystem::path source = resolve_checkpoint(config.train.start_from);
+    if (config.model.experts > 0 && read_model_config(source).experts == 0)
+        fail(Exit::bad_checkpoint, "{} is a dense model, this run has {} experts; make a sparse one of it first: flanmoe convert {} OUT --experts {}", source.string(), config.model.experts,
+             config.train.start_from, config.model.experts);
     check_same_model(source, config.model);
     load_model(source, model.parameters());
     info("starting from the weights of {}", source.string());

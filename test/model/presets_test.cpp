@@ -87,7 +87,8 @@ double published_flops_per_token(ModelConfig model) {
 // Parameters that one token meets: k experts of every sparse layer.
 double active_parameters(const ModelConfig& model) {
     double sum = 0;
-    for (const Parameter& p : Transformer(model).parameters().records())
+    const Transformer declared(model);
+    for (const Parameter& p : declared.parameters().records())
         sum += static_cast<double>(p.kind == ParameterKind::expert ? p.shape.elements() * model.decoder_routing.k : p.elements());
     return sum;
 }
