@@ -20,8 +20,9 @@ BUILD := build
 MODE := -O3
 endif
 
-# -Wno-restrict: GCC 12 warns falsely about std::string concatenation (its bug 105651).
-FLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-restrict \
+# GCC 12 warns falsely: -Wno-restrict, about std::string concatenation (its bug 105651); -Wno-stringop-overflow, about a write behind fmt's fill character,
+# which is at most four bytes.
+FLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-restrict -Wno-stringop-overflow \
          -Wno-missing-field-initializers -Isrc -MMD -MP $(CXXFLAGS)
 LIBS := -Wl,-z,relro,-z,now -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz $(LDFLAGS)
 

@@ -161,7 +161,7 @@ std::vector<float> logits_of(const fs::path& path) {
 ModelConfig upcycled_model(const ModelConfig& dense, ModelConfig wanted) {
     if (dense.experts > 0) fail(Exit::usage, "the model has {} experts already; only a dense model is upcycled", dense.experts);
     if (wanted.experts == 0) fail(Exit::usage, "upcycling needs experts; give their number with --experts");
-    const int64_t width = wanted.expert_d_ff ? wanted.expert_d_ff : wanted.d_ff;
+    const int64_t width = wanted.expert_width();
     for (const bool decoder : {false, true}) {
         for (const int64_t layer : decoder ? wanted.decoder_sparse : wanted.encoder_sparse) {
             if (dense_width(dense, decoder, layer) != width)

@@ -120,7 +120,7 @@ void read_experts(const JsonReader& reader, bool mixtral, ModelConfig& c) {
 }  // namespace
 
 bool fits_mixtral(const ModelConfig& c) {
-    return fits_decoder(c) && !c.qkv_bias && c.experts > 0 && fits_experts(c) && c.shared_d_ff == 0 && (!c.expert_d_ff || c.expert_d_ff == c.d_ff) &&
+    return fits_decoder(c) && !c.qkv_bias && c.experts > 0 && fits_experts(c) && c.shared_d_ff == 0 && c.expert_width() == c.d_ff &&
            c.decoder_sparse == layers_of_step(1, c.decoder_layers, {}) && c.decoder_routing.normalize;
 }
 
@@ -143,7 +143,7 @@ void write_decoder_keys(Json& json, const ModelConfig& c, HfLayout layout) {
     json["initializer_range"] = 0.02;
     json["rms_norm_eps"] = c.norm_epsilon;
     json["rope_theta"] = c.rotary;
-    json["attention_dropout"] = c.attention_dropout < 0 ? c.dropout : c.attention_dropout;
+    json["attention_dropout"] = c.attention_dropout_rate();
     json["num_experts_per_tok"] = c.decoder_routing.k;
     if (mixtral) {
         json["num_local_experts"] = c.experts;
@@ -154,7 +154,7 @@ void write_decoder_keys(Json& json, const ModelConfig& c, HfLayout layout) {
         std::vector<int64_t> dense;
         for (const int64_t layer : layers_of_step(step, c.decoder_layers, c.decoder_sparse)) dense.push_back(layer);
         json["num_experts"] = c.experts;
-        json["moe_intermediate_size"] = c.expert_d_ff ? c.expert_d_ff : c.d_ff;
+        json["moe_intermediate_size"] = c.expert_width();
         json["shared_expert_intermediate_size"] = c.shared_d_ff ? c.shared_d_ff : c.d_ff;
         json["norm_topk_prob"] = c.decoder_routing.normalize;
         json["decoder_sparse_step"] = step;

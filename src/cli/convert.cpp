@@ -52,12 +52,6 @@ int64_t row_tokens_of(const fs::path& source) {
     return fs::exists(path) ? parse_config(read_file(path, int64_t{1} << 20), path.string(), false).data.encoder_length : 0;
 }
 
-std::string listed(const std::vector<int64_t>& layers) {
-    std::string text;
-    for (const int64_t layer : layers) text += (text.empty() ? "" : ", ") + std::to_string(layer);
-    return text;
-}
-
 // Both models answer the same tokens; what the router's definition promises must hold, what it does not is reported with the measured difference.
 void check_function(const fs::path& parent, const fs::path& child, const ModelConfig& model, DType weights) {
     const Transformer declared(model);
@@ -95,8 +89,8 @@ void convert(const CLI::App& command, const Options& options) {
     fmt::print("{}: {}, {} tensors, {} as {} in {} {}\n", options.target, name_of(layout_of(settings.model)), thousands(result.tensors), human_bytes(result.bytes), name_of(settings.weights),
                result.files, result.files == 1 ? "file" : "files");
     if (upcycling)
-        fmt::print("{} experts in encoder layers [{}] and decoder layers [{}]: {} tensors copied, {} new\n", settings.model.experts, listed(settings.model.encoder_sparse),
-                   listed(settings.model.decoder_sparse), thousands(result.copied), thousands(result.drawn));
+        fmt::print("{} experts in encoder layers [{}] and decoder layers [{}]: {} tensors copied, {} new\n", settings.model.experts, fmt::join(settings.model.encoder_sparse, ", "),
+                   fmt::join(settings.model.decoder_sparse, ", "), thousands(result.copied), thousands(result.drawn));
 }
 
 // CLI11's own check names the largest double in full.

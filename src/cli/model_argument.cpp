@@ -59,6 +59,7 @@ ModelConfig override_moe(const ModelConfig& model, const std::vector<std::string
     base.model = model;
     if (!model.encoder_decoder) base.data.encoder_length = 0, base.data.decoder_length = 512, base.data.objective = Objective::prefix_lm;
     Config config = override_config(base, settings);
+    if (config.model.experts == 0) fail(Exit::usage, "--set {}: the model is dense, so there is no routing to change; flanmoe convert makes a sparse model of it", settings[0]);
     // There is no batch here: one that suits the groups, since only the model is judged.
     config.data.batch_rows = std::max<int64_t>(1, config.model.encoder_routing.group_rows) * std::max<int64_t>(1, config.model.decoder_routing.group_rows);
     validate(config);
@@ -70,7 +71,9 @@ LoadedModel ModelArgument::load() const {
     const fs::path folder = resolve_checkpoint(checkpoint);
     LoadedModel loaded;
     loaded.path = folder.string();
-    loaded.model = std::make_unique<Transformer>(override_moe(read_model_config(folder), settings));
+    const ModelConfig stored = read_model_config(folder), wanted = override_moe(stored, settings);
+    if (wanted.experts != stored.experts) fail(Exit::usage, "moe.experts is {} in {} and cannot be changed; flanmoe convert makes a sparse model of a dense one", stored.experts, folder.string());
+    loaded.model = std::make_unique<Transformer>(wanted);
     const fs::path vocabulary = tokenizer.empty() ? folder : fs::path(tokenizer);
     if (tokenizer.empty() && !fs::exists(folder / "spiece.model"))
         fail(Exit::missing_input, "{} has no spiece.model; name the model's vocabulary with --tokenizer", folder.string());

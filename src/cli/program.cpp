@@ -1,6 +1,3 @@
-// GCC 12 sees a write behind an array in fmt's parser that cannot happen (a fill character is at most four bytes).
-#pragma GCC diagnostic ignored "-Wstringop-overflow"
-
 // Runs the program: parsing, nearest names for what does not exist, and exceptions turned into one sentence and an exit code.
 #include "cli/commands.hpp"
 #include "core/error.hpp"

@@ -24,7 +24,7 @@ StackTwin twin_of_stack(const ModelConfig& c, bool decoder, bool count_router) {
     const int64_t layers = decoder ? c.decoder_layers : c.encoder_layers;
     const double queries = static_cast<double>(c.heads * c.d_kv), keys = static_cast<double>(c.key_heads() * c.d_kv), router = static_cast<double>(c.experts);
     const double attention = (decoder && c.encoder_decoder ? 4.0 : 2.0) * (queries + keys);
-    const double experts = experts_of_a_token(decoder ? c.decoder_routing : c.encoder_routing), width_of_expert = static_cast<double>(c.expert_d_ff ? c.expert_d_ff : c.d_ff);
+    const double experts = experts_of_a_token(decoder ? c.decoder_routing : c.encoder_routing), width_of_expert = static_cast<double>(c.expert_width());
     const double chosen = matrices(c.expert_gated) * (experts * width_of_expert + static_cast<double>(c.shared_d_ff));
     StackTwin twin;
     double before = 0, after = 0;

@@ -83,6 +83,9 @@ struct ModelConfig {
     double init_scale = 1.0;  ///< variance scale of weight matrices (0.1 in Switch and ST-MoE)
 
     int64_t key_heads() const { return kv_heads ? kv_heads : heads; }
+    int64_t expert_width() const { return expert_d_ff ? expert_d_ff : d_ff; }
+    double attention_dropout_rate() const { return attention_dropout < 0 ? dropout : attention_dropout; }
+    double expert_dropout_rate() const { return expert_dropout < 0 ? dropout : expert_dropout; }
 };
 
 /// Inner width of the dense feed-forward of layer `layer` of a stack (where that layer has one).

@@ -203,7 +203,7 @@ void add_train(std::vector<Option>& rows) {
         changeable({"train.max_minutes", train<&T::max_minutes>, at_least(0), no_names, "save and stop this invocation (exit 75) after so many minutes; 0: no limit"}),
         {"train.seed", train<&T::seed>, at_least(0), no_names, "of initial weights, dropout and jitter"},
         {"train.dtype", train<&T::dtype>, any, {"f32", "bf16"}, "of activations and matrix products; master weights are f32"},
-        {"train.forward", train<&T::forward>, any, {"f32", "bf16"}, "with dtype bf16: precision of the layers' forward; bf16 is about a quarter faster, its gradients are 10 times less exact"},
+        {"train.forward", train<&T::forward>, any, {"f32", "bf16"}, "with dtype bf16: precision of the layers' forward; bf16 takes about a quarter less time, its gradients are 10 times less exact"},
         changeable({"train.threads", train<&T::threads>, at_least(0), no_names, "threads; 0: one a core"}),
         {"train.start_from", train<&T::start_from>, any, no_names, "checkpoint whose weights a fresh run starts from"},
         {"train.reset_optimizer", train<&T::reset_optimizer>, any, no_names, "with start_from: start with fresh optimizer state; false: go on with its state"},

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 namespace flanmoe {
 
@@ -25,8 +26,8 @@ void validate_sparse_layers(const std::vector<int64_t>& sparse, int64_t layers, 
 void validate_capacity(const RoutingConfig& r, int64_t experts, int64_t group_tokens, const char* stack) {
     if (r.capacity > 0 || r.dropless || group_tokens == 0) return;
     const auto slots = [&](double factor) { return std::max(r.min_capacity, static_cast<int64_t>(std::nearbyint(factor * static_cast<double>(group_tokens) / static_cast<double>(experts)))); };
-    for (const auto& [name, factor] : {std::pair{"capacity_factor", r.capacity_factor}, {"eval_capacity_factor", r.eval_capacity_factor}})
-        check(slots(factor) > 0,
+    for (const auto& [name, factor, unlimited] : {std::tuple{"capacity_factor", r.capacity_factor, false}, {"eval_capacity_factor", r.eval_capacity_factor, r.eval_dropless}})
+        check(unlimited || slots(factor) > 0,
               "moe.{0}.{1} = {2} leaves no slot: a group of {3} tokens and {4} experts gives each round({2} x {3} / {4}) = 0; raise it, or set moe.{0}.min_capacity above 0", stack, name,
               factor, group_tokens, experts);
 }

@@ -10,24 +10,6 @@ namespace flanmoe {
 
 namespace {
 
-// One sparse layer of a forward pass.
-struct Routed {
-    bool decoder;
-    int block;
-    const ops::RouteArgs* route;
-};
-
-std::vector<Routed> routed_layers(const Transformer& model, const TransformerSaved& saved) {
-    std::vector<Routed> layers;
-    const auto collect = [&](const Stack& stack, const StackSaved& kept) {
-        for (size_t s = 0; s < stack.sublayers.size(); ++s)
-            if (std::holds_alternative<MoeLayer>(stack.sublayers[s].body)) layers.push_back({stack.decoder, stack.sublayers[s].block, &kept.sublayers[s].moe.route});
-    };
-    collect(model.encoder(), saved.encoder_stack);
-    collect(model.decoder(), saved.decoder_stack);
-    return layers;
-}
-
 Pass pass_of(Context& context, const Transformer& model, TraceCapacity capacity) {
     Pass pass = evaluation_pass(context, model);
     pass.route_rows_alone = capacity != TraceCapacity::training;
@@ -82,12 +64,12 @@ public:
             Pass pass_other = pass_of(context_, *other_, settings_.capacity);
             other_->forward(pass_other, traced.batch, saved_other);
         }
-        const std::vector<Routed> layers = routed_layers(model_, saved), others = other_ ? routed_layers(*other_, saved_other) : std::vector<Routed>();
+        const std::vector<RoutedLayer> layers = model_.routed_layers(saved), others = other_ ? other_->routed_layers(saved_other) : std::vector<RoutedLayer>();
         const std::vector<int32_t> tasks[] = {traced.tasks_of(traced.batch.encoder_segments), traced.tasks_of(traced.batch.decoder_segments)};
         const ModelConfig& config = model_.config();
         std::vector<RoutingView> views;
         for (size_t l = 0; l < layers.size(); ++l) {
-            const Routed& layer = layers[l];
+            const RoutedLayer& layer = layers[l];
             const std::vector<int32_t>& ids = layer.decoder ? traced.batch.decoder_ids : traced.batch.encoder_ids;
             if (trace_.layers.size() == l) trace_.layers.emplace_back(layer.decoder, layer.block, config.experts, config.vocab_size, static_cast<int64_t>(trace_.tasks.size()));
             views.emplace_back(*layer.route);
@@ -108,12 +90,12 @@ private:
     }
 
     // One line for each row and stack: ids, tasks, and for every sparse layer what each token asked for and got.
-    void dump(const TracedBatch& traced, const std::vector<Routed>& layers, const std::vector<RoutingView>& views) const {
+    void dump(const TracedBatch& traced, const std::vector<RoutedLayer>& layers, const std::vector<RoutingView>& views) const {
         using Json = nlohmann::ordered_json;
         for (const bool decoder : {false, true}) {
             const std::vector<int32_t>& ids = decoder ? traced.batch.decoder_ids : traced.batch.encoder_ids;
             const std::vector<int32_t>& segments = decoder ? traced.batch.decoder_segments : traced.batch.encoder_segments;
-            if (std::none_of(layers.begin(), layers.end(), [&](const Routed& l) { return l.decoder == decoder; })) continue;
+            if (std::none_of(layers.begin(), layers.end(), [&](const RoutedLayer& l) { return l.decoder == decoder; })) continue;
             const int64_t length = decoder ? traced.batch.decoder_length : traced.batch.encoder_length;
             for (int64_t r = 0; r < traced.batch.rows; ++r) {
                 int64_t real = length;

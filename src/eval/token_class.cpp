@@ -1,6 +1,7 @@
 #include "eval/token_class.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <set>
 #include <string>
 
@@ -50,8 +51,9 @@ bool without_letters(std::string_view text) {
 }  // namespace
 
 TokenClass class_of_piece(std::string_view piece) {
-    if (piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with(">")) {
-        const int byte = std::stoi(std::string(piece.substr(3, 2)), nullptr, 16);
+    int byte = 0;
+    const auto digits = piece.size() == 6 && piece.starts_with("<0x") && piece.ends_with(">") ? piece.substr(3, 2) : std::string_view();
+    if (!digits.empty() && std::from_chars(digits.begin(), digits.end(), byte, 16).ptr == digits.end()) {
         return byte < 0x80 && !is_ascii_letter_or_digit(static_cast<unsigned char>(byte)) ? TokenClass::formatting : TokenClass::other;
     }
     if (piece.size() > 2 && piece.starts_with("<") && piece.ends_with(">") && !without_letters(piece)) return TokenClass::special;

@@ -135,8 +135,7 @@ Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& 
     args.query_segments = sequence.segments;
     args.key_segments = keys.segments;
     if (layer.causal) args.prefix_ends = sequence.prefix_ends;
-    const double rate = config.attention_dropout < 0 ? config.dropout : config.attention_dropout;
-    args.dropout = pass.dropout(rate, layer.layer, layer.cross ? Purpose::cross_attention_dropout : Purpose::attention_dropout,
+    args.dropout = pass.dropout(config.attention_dropout_rate(), layer.layer, layer.cross ? Purpose::cross_attention_dropout : Purpose::attention_dropout,
                                 sequence.first_row * config.heads * sequence.length * keys.length, sequence.length, keys.length);
     args.out = context.allocate(x.dtype, {sequence.rows, sequence.length, inner});
     args.log_sum = context.allocate(pass.accumulate(), {sequence.rows, config.heads, sequence.length});

@@ -51,7 +51,7 @@ FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& conf
     layer.gated = config.expert_gated;
     layer.activation = config.expert_activation;
     layer.width = config.shared_d_ff;
-    layer.dropout = config.expert_dropout < 0 ? config.dropout : config.expert_dropout;
+    layer.dropout = config.expert_dropout_rate();
     layer.purpose = Purpose::shared_expert_dropout;
     declare_records(store, config, prefix, layer);
     return layer;

@@ -13,7 +13,7 @@ double feed_forwards(const ModelConfig& c, bool decoder) {
     const std::vector<int64_t>& sparse = decoder ? c.decoder_sparse : c.encoder_sparse;
     const RoutingConfig& routing = decoder ? c.decoder_routing : c.encoder_routing;
     const int64_t blocks = decoder ? c.decoder_layers : c.encoder_layers;
-    const double width = static_cast<double>(c.expert_d_ff ? c.expert_d_ff : c.d_ff);
+    const double width = static_cast<double>(c.expert_width());
     const double experts_per_token = routing.kind == RouterKind::expert_choice ? routing.capacity_factor : static_cast<double>(routing.k);
     const double sparse_layer = experts_per_token * feed_forward(c, width, c.expert_gated) + 2.0 * static_cast<double>(c.d_model * c.experts) +
                                 feed_forward(c, static_cast<double>(c.shared_d_ff), c.expert_gated) + (c.shared_gate ? 2.0 * static_cast<double>(c.d_model) : 0);

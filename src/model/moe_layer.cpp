@@ -11,8 +11,6 @@ namespace flanmoe {
 
 namespace {
 
-int64_t expert_width(const ModelConfig& config) { return config.expert_d_ff ? config.expert_d_ff : config.d_ff; }
-
 int64_t groups_of(const Pass& pass, const RoutingConfig& routing, const Sequence& sequence) {
     if (pass.route_rows_alone) return sequence.rows;
     if (routing.group_rows == 0) return 1;
@@ -36,8 +34,8 @@ ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, c
     args.in = saved.inner;
     args.row_ids = saved.route.row_id;
     args.rows_used = rows_used(saved.route);
-    args.dropout = pass.dropout(config.expert_dropout < 0 ? config.dropout : config.expert_dropout, layer.layer, Purpose::expert_dropout, 0, sequence.length,
-                                config.experts * expert_width(config));
+    args.dropout = pass.dropout(config.expert_dropout_rate(), layer.layer, Purpose::expert_dropout, 0, sequence.length,
+                                config.experts * config.expert_width());
     args.out = saved.activated;
     return args;
 }
@@ -65,7 +63,7 @@ void declare_scale(ParameterStore& store, const ModelConfig& config, const std::
     if (!config.multiplicative_bias) return;
     Parameter scale;
     scale.name = experts + ".multiplicative_bias";
-    scale.shape = {expert_width(config)};
+    scale.shape = {config.expert_width()};
     scale.experts = config.experts;
     scale.init = Init::ones;
     scale.kind = ParameterKind::expert;
@@ -85,6 +83,36 @@ void scale_forward(Pass& pass, const MoeLayer& layer, MoeSaved& saved) {
 void scale_backward(Pass& pass, const MoeLayer& layer, const Tensor& offsets, const Tensor& activated, const Tensor& d) {
     if (!pass.config.multiplicative_bias) return;
     ops::expert_scale_backward(pass.context, {activated, pass.weight(layer.scale), pass.parameters.records()[layer.scale].expert_stride, offsets, d, d, pass.gradient(layer.scale)});
+}
+
+// Adds the shared expert's answer to delta.
+void shared_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& delta, MoeSaved& saved) {
+    Context& context = pass.context;
+    saved.x = x;
+    saved.shared_answer = feed_forward_forward(pass, layer.shared, x, sequence, saved.shared);
+    if (!layer.shared_gated) return ops::add(context, saved.shared_answer, delta);
+    if (x.dtype != saved.shared_answer.dtype) {
+        const Tensor wide = saved.shared_answer;
+        saved.shared_answer = context.allocate(x.dtype, wide.shape);
+        ops::cast(context, wide, saved.shared_answer);
+    }
+    saved.shared_logit = context.allocate(pass.accumulate(), {x.rows(), 1});
+    ops::matmul(context, {.a = x, .b = pass.weight_of(x.dtype, layer.shared_gate), .out = saved.shared_logit, .transpose_b = true});
+    ops::row_gate(context, {saved.shared_answer, saved.shared_logit, delta});
+}
+
+// Adds what reaches the layer's input through the shared expert to dx.
+void shared_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const Tensor& dx, const MoeSaved& saved) {
+    Context& context = pass.context;
+    Tensor d_answer = d_delta;
+    if (layer.shared_gated) {
+        d_answer = pass.narrow(saved.shared_answer);
+        const Tensor d_logit = context.allocate(pass.type(), saved.shared_logit.shape);
+        ops::row_gate_backward(context, {d_answer, saved.shared_logit, d_delta, d_answer, d_logit});
+        ops::matmul(context, {.a = d_logit, .b = pass.narrow(saved.x), .out = pass.gradient(layer.shared_gate), .transpose_a = true, .accumulate = true});
+        ops::matmul(context, {.a = d_logit, .b = pass.weight(layer.shared_gate), .out = dx, .accumulate = true});
+    }
+    ops::add(context, feed_forward_backward(pass, layer.shared, saved.x, sequence, d_answer, saved.shared), dx);
 }
 
 }  // namespace
@@ -127,8 +155,8 @@ MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std
     layer.decoder = decoder;
     declare_router(store, config, prefix, layer);
     const std::string experts = prefix + ".experts.expert_{e}";
-    layer.input = store.declare(feed_forward_input_records(config, experts, config.expert_gated, expert_width(config), config.experts));
-    layer.output = store.declare({feed_forward_output_record(config, experts, expert_width(config), config.experts)});
+    layer.input = store.declare(feed_forward_input_records(config, experts, config.expert_gated, config.expert_width(), config.experts));
+    layer.output = store.declare({feed_forward_output_record(config, experts, config.expert_width(), config.experts)});
     declare_scale(store, config, experts, layer);
     if (config.shared_d_ff == 0) return layer;
     layer.has_shared = true;
@@ -142,45 +170,11 @@ MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std
     return layer;
 }
 
-namespace {
-
-// Adds the shared expert's answer to delta.
-void shared_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& delta, MoeSaved& saved) {
-    Context& context = pass.context;
-    saved.x = x;
-    saved.shared_answer = feed_forward_forward(pass, layer.shared, x, sequence, saved.shared);
-    if (!layer.shared_gated) return ops::add(context, saved.shared_answer, delta);
-    if (x.dtype != saved.shared_answer.dtype) {
-        const Tensor wide = saved.shared_answer;
-        saved.shared_answer = context.allocate(x.dtype, wide.shape);
-        ops::cast(context, wide, saved.shared_answer);
-    }
-    saved.shared_logit = context.allocate(pass.accumulate(), {x.rows(), 1});
-    ops::matmul(context, {.a = x, .b = pass.weight_of(x.dtype, layer.shared_gate), .out = saved.shared_logit, .transpose_b = true});
-    ops::row_gate(context, {saved.shared_answer, saved.shared_logit, delta});
-}
-
-// Adds what reaches the layer's input through the shared expert to dx.
-void shared_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const Tensor& dx, const MoeSaved& saved) {
-    Context& context = pass.context;
-    Tensor d_answer = d_delta;
-    if (layer.shared_gated) {
-        d_answer = pass.narrow(saved.shared_answer);
-        const Tensor d_logit = context.allocate(pass.type(), saved.shared_logit.shape);
-        ops::row_gate_backward(context, {d_answer, saved.shared_logit, d_delta, d_answer, d_logit});
-        ops::matmul(context, {.a = d_logit, .b = pass.narrow(saved.x), .out = pass.gradient(layer.shared_gate), .transpose_a = true, .accumulate = true});
-        ops::matmul(context, {.a = d_logit, .b = pass.weight(layer.shared_gate), .out = dx, .accumulate = true});
-    }
-    ops::add(context, feed_forward_backward(pass, layer.shared, saved.x, sequence, d_answer, saved.shared), dx);
-}
-
-}  // namespace
-
 Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
     const RoutingConfig& routing = routing_of(config, layer);
-    const int64_t n = x.rows(), d = config.d_model, f = expert_width(config), halves = config.expert_gated ? 2 : 1;
+    const int64_t n = x.rows(), d = config.d_model, f = config.expert_width(), halves = config.expert_gated ? 2 : 1;
 
     // Router.
     saved.router_input = context.allocate(pass.accumulate(), {n, d});

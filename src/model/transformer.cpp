@@ -224,20 +224,22 @@ void Transformer::update_balance_biases(const std::vector<RoutingReport>& report
             if (const auto* moe = std::get_if<MoeLayer>(&sublayer.body)) update_balance_bias(parameters_, config_, *moe, reports.at(next++).demand);
 }
 
-std::vector<RoutingReport> Transformer::routing_reports(const TransformerSaved& saved) const {
-    std::vector<RoutingReport> reports;
+std::vector<RoutedLayer> Transformer::routed_layers(const TransformerSaved& saved) const {
+    std::vector<RoutedLayer> layers;
     const auto collect = [&](const Stack& stack, const StackSaved& kept) {
-        for (size_t s = 0; s < stack.sublayers.size(); ++s) {
-            if (!std::holds_alternative<MoeLayer>(stack.sublayers[s].body)) continue;
-            const ops::RouteArgs& route = kept.sublayers[s].moe.route;
-            const double* statistics = route.statistics.as<double>();
-            const double *load = route.load.as<double>(), *demand = route.demand.as<double>();
-            reports.push_back({stack.decoder, stack.sublayers[s].block, {statistics, statistics + route.statistics.elements()}, {load, load + route.load.elements()},
-                               {demand, demand + route.demand.elements()}});
-        }
+        for (size_t s = 0; s < stack.sublayers.size(); ++s)
+            if (std::holds_alternative<MoeLayer>(stack.sublayers[s].body)) layers.push_back({stack.decoder, stack.sublayers[s].block, &kept.sublayers[s].moe.route});
     };
     collect(encoder_, saved.encoder_stack);
     collect(decoder_, saved.decoder_stack);
+    return layers;
+}
+
+std::vector<RoutingReport> Transformer::routing_reports(const TransformerSaved& saved) const {
+    std::vector<RoutingReport> reports;
+    const auto values = [](const Tensor& t) { return std::vector<double>(t.as<double>(), t.as<double>() + t.elements()); };
+    for (const RoutedLayer& layer : routed_layers(saved))
+        reports.push_back({layer.decoder, layer.block, values(layer.route->statistics), values(layer.route->load), values(layer.route->demand)});
     return reports;
 }
 

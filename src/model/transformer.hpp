@@ -42,6 +42,13 @@ struct TransformerSaved {
     StackSaved encoder_stack, decoder_stack;
 };
 
+/// What the router of one sparse layer decided; points into TransformerSaved.
+struct RoutedLayer {
+    bool decoder;
+    int block;
+    const ops::RouteArgs* route;
+};
+
 class Transformer {
 public:
     /// Declares every parameter; allocates nothing. The shapes have been checked: validate() for a config, read_model_config() for a checkpoint.
@@ -65,7 +72,8 @@ public:
     Tensor embed(Pass& pass, const Tensor& ids) const;  ///< [N, D], accumulation type
     /// Loss-free balancing of the routers that have a bias, after an optimizer step with these reports (update_balance_bias).
     void update_balance_biases(const std::vector<RoutingReport>& reports);
-    /// Reports of the sparse layers of a forward pass.
+    /// The sparse layers of a forward pass, encoder first, and their reports.
+    std::vector<RoutedLayer> routed_layers(const TransformerSaved& saved) const;
     std::vector<RoutingReport> routing_reports(const TransformerSaved& saved) const;
 
 private:

@@ -43,10 +43,10 @@ Activations activations_of_stack(const ModelConfig& c, bool decoder, int64_t row
             sum.sublayer(around + (n * (fused + inner) + keys) * size.forward + n * c.heads * size.accumulate, dx + (n * (fused + inner) + keys) * (size.forward + size.copy()));
         };
         attention(inner + keys_values, 0);
-        if (decoder && c.encoder_decoder) attention(inner, 2 * memory_tokens * inner);
+        if (decoder && c.encoder_decoder) attention(inner, memory_tokens * keys_values);
         const bool is_sparse = c.experts > 0 && std::find(sparse.begin(), sparse.end(), layer) != sparse.end();
         if (is_sparse) {
-            const int64_t m = expert_rows(c, decoder ? c.decoder_routing : c.encoder_routing, rows, length), f = c.expert_d_ff ? c.expert_d_ff : c.d_ff;
+            const int64_t m = expert_rows(c, decoder ? c.decoder_routing : c.encoder_routing, rows, length), f = c.expert_width();
             const int64_t halves = (c.expert_gated ? 3 : 2) + c.multiplicative_bias, saved = m * (2 * d + halves * f) + n * halves * c.shared_d_ff, scores = n * c.experts * size.accumulate;
             const int64_t delta = size.forward == size.accumulate ? 0 : n * d * size.forward;
             sum.sublayer(around + delta + n * d * size.accumulate + 2 * scores + saved * size.forward, dx + m * f * size.compute + saved * size.copy() + scores);

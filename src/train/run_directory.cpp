@@ -1,6 +1,3 @@
-// GCC 12 sees a write behind an array in fmt's parser that cannot happen (a fill character is at most four bytes).
-#pragma GCC diagnostic ignored "-Wstringop-overflow"
-
 #include "train/run_directory.hpp"
 
 #include "checkpoint/checkpoint.hpp"

@@ -12,6 +12,7 @@ mkdir folder.toml
 expect 0 '^steps = 5$' "$FLANMOE" config good.toml
 expect 0 '^steps = 7$' "$FLANMOE" config good.toml --set train.steps=7
 expect 0 '^learning_rate = ' "$FLANMOE" config --options
+expect 0 'sees the future' "$FLANMOE" config "$ROOT/configs/model/toy.toml" "$ROOT/configs/model/toy-expert-choice.toml" --set 'moe.decoder.kind="expert_choice"' --set moe.decoder.force_causal=true
 refuse 64 'unknown_key.toml:3: unknown key train.stpes \(did you mean train.steps\?\)' "$FLANMOE" config good.toml unknown_key.toml
 refuse 64 'unknown_section.toml:1: unknown section \[trian\] \(did you mean train\?\)' "$FLANMOE" config unknown_section.toml
 refuse 64 'wrong_type.toml:2: train.steps must be an integer' "$FLANMOE" config wrong_type.toml

@@ -19,6 +19,11 @@ expect 0 'as bf16 in 1 file' "$FLANMOE" convert small joined
 expect 0 'as f32 in 1 file' "$FLANMOE" convert small widened --dtype f32
 expect 0 . "$FLANMOE" generate joined --prompt 'the red fox' --max-new-tokens 3
 
+refuse 64 '\-1 is not above 0' "$FLANMOE" convert dense other --shard-gb -1
+refuse 64 '0 is not above 0' "$FLANMOE" convert dense other --experts 0
+refuse 64 'the model is dense, so there is no routing to change' "$FLANMOE" generate dense --prompt a --set moe.dropless=true
+refuse 64 'moe.experts is 4 in .* and cannot be changed' "$FLANMOE" generate sparse --prompt a --set moe.experts=8
+
 # Upcycling.
 expect 0 '^function: the parent.s at step 0 where nothing is dropped; largest difference of a logit' "$FLANMOE" convert dense gshard --experts 4 --router gshard
 expect 0 '^4 experts in encoder layers \[1\] and decoder layers \[1\]: [0-9]+ tensors copied, 2 new$' "$FLANMOE" convert dense seeded --experts 4 --seed 3

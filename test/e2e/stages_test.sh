@@ -44,6 +44,14 @@ grep -qE 'after 8 updates: [0-9]+ slots taken over, 16 begin anew, 0 are of' tha
 ends 0 instruct.toml refrozen --set 'train.start_from="kept"' --set train.steps=4 --set train.reset_optimizer=false --set 'train.freeze=["experts"]'
 grep -qE 'after 14 updates: [0-9]+ slots taken over, 0 begin anew, 16 are of what is not trained' refrozen.log || fault 'the count of updates does not go through three stages' refrozen.log
 
+# A sparse run cannot start from a dense model as it is.
+ends 0 span.toml flat --set moe.experts=0 --set train.steps=2
+ends 80 span.toml steep --set 'train.start_from="flat"' --set train.steps=2
+grep -q 'is a dense model, this run has 4 experts; make a sparse one of it first: flanmoe convert flat OUT --experts 4' steep.log || fault 'upcycling is not named' steep.log
+# A capacity that leaves no slot in rows as long as the objective makes them.
+ends 64 span.toml narrow --set moe.experts=64 --set moe.min_capacity=0 --set train.steps=2
+grep -q 'moe.decoder.capacity_factor = 1.25 leaves no slot' narrow.log || fault 'a decoder without slots is not refused' narrow.log
+
 # The dense twin, by one option.
 ends 0 span.toml twin --set moe.dense_twin=true --set train.steps=2
 grep -q 'dense twin of 4 experts in 2 layers: FLOPs per token in layers differ by' twin.log || fault 'the twin is made silently' twin.log

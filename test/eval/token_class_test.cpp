@@ -9,7 +9,7 @@ TEST_SUITE("eval/token_class") {
     TEST_CASE("pieces") {
         for (const char* piece : {"▁", "▁▁", ".", "▁,", "\n", "▁\n", "<0x0A>", "<0x2E>", "...", "▁(", "<", ">", "<>", "▁—", "。", "\xc2\xa0", "-"})
             CHECK_MESSAGE(class_of_piece(piece) == TokenClass::formatting, piece);
-        for (const char* piece : {"<pad>", "</s>", "<unk>", "<extra_id_0>", "<|im_start|>"}) CHECK_MESSAGE(class_of_piece(piece) == TokenClass::special, piece);
+        for (const char* piece : {"<pad>", "</s>", "<unk>", "<extra_id_0>", "<|im_start|>", "<0xZZ>"}) CHECK_MESSAGE(class_of_piece(piece) == TokenClass::special, piece);
         for (const char* piece : {"▁the", "▁The", "▁of", "▁I", "▁you", "▁because"}) CHECK_MESSAGE(class_of_piece(piece) == TokenClass::stop_word, piece);
         for (const char* piece : {"the", "▁theory", "▁mill", "ing", "▁7", "3", "▁a.", "é", "▁日本", "<0x41>", "<0xE2>", "x>", "\xf0\x9f\x98\x80"})
             CHECK_MESSAGE(class_of_piece(piece) == TokenClass::other, piece);
