@@ -1,8 +1,6 @@
 #include "core/arena.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 
 namespace flanmoe {
 
@@ -12,30 +10,46 @@ constexpr int64_t smallest_chunk = int64_t{32} << 20;
 }  // namespace
 
 Arena::~Arena() {
-    for (Chunk& chunk : chunks_) std::free(chunk.data);
+    for (Chunk& chunk : chunks_) engine_.release(chunk.data);
+}
+
+void Arena::add_chunk(int64_t bytes) {
+    void* data = engine_.allocate(bytes);
+    if (!data) fail(Exit::out_of_memory, "out of memory: {} MB more are needed for activations; reduce the micro-batch or the sequence length", bytes >> 20);
+    chunks_.push_back({static_cast<char*>(data), bytes});
+}
+
+void Arena::rewind(size_t chunk, int64_t used, int64_t live) {
+    chunk_ = chunk, used_ = used, live_ = live;
+    if (!engine_.separate_allocations()) return;
+    for (size_t i = chunk; i < chunks_.size(); ++i) engine_.release(chunks_[i].data);
+    chunks_.resize(chunk);
 }
 
 void* Arena::allocate_bytes(int64_t bytes) {
     require(bytes >= 0, "a non-negative number of bytes");
-    bytes = std::max(alignment, (bytes + alignment - 1) / alignment * alignment);
+    const int64_t exact = std::max<int64_t>(1, bytes);
+    bytes = (exact + alignment - 1) / alignment * alignment;
+    live_ += bytes;
+    peak_ = std::max(peak_, live_);
+    if (engine_.separate_allocations()) {
+        add_chunk(exact);
+        chunk_ = chunks_.size();
+        return chunks_.back().data;
+    }
     while (chunk_ < chunks_.size() && used_ + bytes > chunks_[chunk_].bytes) ++chunk_, used_ = 0;
     if (chunk_ == chunks_.size()) {
-        const int64_t size = std::max(bytes, smallest_chunk);
-        void* data = std::aligned_alloc(alignment, static_cast<size_t>(size));
-        if (!data) fail(Exit::out_of_memory, "out of memory: {} MB more are needed for activations; reduce the micro-batch or the sequence length", size >> 20);
-        chunks_.push_back({static_cast<char*>(data), size});
+        add_chunk(std::max(bytes, smallest_chunk));
         used_ = 0;
     }
     void* result = chunks_[chunk_].data + used_;
     used_ += bytes;
-    live_ += bytes;
-    peak_ = std::max(peak_, live_);
     return result;
 }
 
 Tensor Arena::zeros(DType dtype, Shape shape) {
     Tensor t = allocate(dtype, shape);
-    std::memset(t.data, 0, static_cast<size_t>(t.bytes()));
+    engine_.zero(t.data, t.bytes());
     return t;
 }
 

@@ -1,9 +1,11 @@
 // Bump allocator for activations and temporaries.
 //
 // A step allocates forwards only; reset() forgets everything at once, a Scope forgets what was allocated inside it. Chunks are kept, so that
-// from the second step on nothing is asked of the operating system. Memory is not zeroed.
+// from the second step on nothing is asked of the engine. Memory is not zeroed. On an engine with separate allocations every tensor is a chunk of its
+// own, of exactly its size, and is released when its scope ends.
 #pragma once
 
+#include "core/engine.hpp"
 #include "core/tensor.hpp"
 
 #include <cstddef>
@@ -13,7 +15,7 @@ namespace flanmoe {
 
 class Arena {
 public:
-    Arena() = default;
+    explicit Arena(Engine& engine = host_engine()) : engine_(engine) {}
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
     ~Arena();
@@ -23,7 +25,7 @@ public:
     /// The same, filled with zero bytes.
     Tensor zeros(DType dtype, Shape shape);
     void* allocate_bytes(int64_t bytes);
-    void reset() { chunk_ = 0, used_ = 0, live_ = 0; }
+    void reset() { rewind(0, 0, 0); }
     int64_t peak_bytes() const { return peak_; }  ///< most bytes in use at once since construction
 
     /// Frees, when it ends, what was allocated since it began.
@@ -31,7 +33,7 @@ public:
     public:
         explicit Scope(Arena& arena) : arena_(arena), chunk_(arena.chunk_), used_(arena.used_), live_(arena.live_) {}
         Scope(const Scope&) = delete;
-        ~Scope() { arena_.chunk_ = chunk_, arena_.used_ = used_, arena_.live_ = live_; }
+        ~Scope() { arena_.rewind(chunk_, used_, live_); }
 
     private:
         Arena& arena_;
@@ -44,8 +46,12 @@ private:
         char* data;
         int64_t bytes;
     };
+    void add_chunk(int64_t bytes);
+    void rewind(size_t chunk, int64_t used, int64_t live);
+
+    Engine& engine_;
     std::vector<Chunk> chunks_;
-    size_t chunk_ = 0;   // current chunk
+    size_t chunk_ = 0;   // current chunk; of separate allocations, as many as live
     int64_t used_ = 0;   // bytes used in it
     int64_t live_ = 0, peak_ = 0;
 };

@@ -29,12 +29,31 @@ private:
 
 struct Context {
     Device device = Device::cpu;
-    Arena arena;                 ///< activations and temporaries
+    Engine* engine;
+    Arena arena;                 ///< activations and temporaries, in the engine's memory
     PartTimer* timer = nullptr;  ///< set by `bench`; null costs nothing
     double flops = 0;            ///< floating-point operations of matrix products so far (2 m n k each), as matmul counts them
 
+    explicit Context(Device device = Device::cpu, Engine& engine = host_engine()) : device(device), engine(&engine), arena(engine) {}
+
     Tensor allocate(DType dtype, Shape shape) { return arena.allocate(dtype, shape); }
     Tensor zeros(DType dtype, Shape shape) { return arena.zeros(dtype, shape); }
+    /// A copy of host values in the context's memory.
+    template <class T>
+    Tensor upload(const std::vector<T>& values, Shape shape) {
+        const Tensor t = allocate(dtype_of<T>, shape);
+        require(static_cast<int64_t>(values.size()) == t.elements(), "as many values as the tensor has elements");
+        engine->upload(t.data, values.data(), t.bytes());
+        return t;
+    }
+    /// A compact tensor's elements on the host; waits for the work before.
+    template <class T>
+    std::vector<T> download(const Tensor& tensor) const {
+        require(tensor.dtype == dtype_of<T> && tensor.compact(), "a compact tensor of the element type that is asked for");
+        std::vector<T> values(static_cast<size_t>(tensor.elements()));
+        engine->download(values.data(), tensor.data, tensor.bytes());
+        return values;
+    }
 
     /// Measures the time until it is destroyed, if there is a timer.
     class Part {

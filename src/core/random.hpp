@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 
+// Functions are constexpr so that kernels may call them too.
 namespace flanmoe {
 
 /// What a random number is for; part of the key, so that no two uses share a stream.
@@ -40,7 +41,7 @@ struct RandomKey {
 };
 
 /// One Philox 4x32-10 block.
-inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
     for (int round = 0; round < 10; ++round) {
         const uint64_t a = uint64_t{0xD2511F53u} * counter[0], b = uint64_t{0xCD9E8D57u} * counter[2];
         counter = {static_cast<uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(b), static_cast<uint32_t>(a >> 32) ^ counter[3] ^ key[1],
@@ -52,19 +53,19 @@ inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::arra
 }
 
 /// Block number `block` of a key's stream.
-inline std::array<uint32_t, 4> random_block(const RandomKey& key, uint64_t block) {
+constexpr std::array<uint32_t, 4> random_block(const RandomKey& key, uint64_t block) {
     return philox({static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), key.step, uint32_t{key.layer} << 16 | static_cast<uint32_t>(key.purpose)},
                   {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
 }
 
 /// 32 random bits for element `index`: lane index % 4 of block index / 4.
-inline uint32_t random_bits(const RandomKey& key, uint64_t index) { return random_block(key, index / 4)[index % 4]; }
+constexpr uint32_t random_bits(const RandomKey& key, uint64_t index) { return random_block(key, index / 4)[index % 4]; }
 
 /// Uniform in [0, 1) with 24 bits, exact in float.
-inline float uniform(const RandomKey& key, uint64_t index) { return static_cast<float>(random_bits(key, index) >> 8) * 0x1p-24f; }
+constexpr float uniform(const RandomKey& key, uint64_t index) { return static_cast<float>(random_bits(key, index) >> 8) * 0x1p-24f; }
 
 /// 16 random bits for element `index`: half-word index % 8 (low half first) of block index / 8. Dropout uses these: a block serves eight elements.
-inline uint32_t random_bits16(const RandomKey& key, uint64_t index) {
+constexpr uint32_t random_bits16(const RandomKey& key, uint64_t index) {
     const uint32_t word = random_block(key, index / 8)[(index % 8) / 2];
     return (index & 1) ? word >> 16 : word & 0xffffu;
 }
@@ -79,19 +80,19 @@ struct Dropout {
     float scale = 1.0f;
     uint64_t length = 0, features = 0;  ///< 0: every element has a draw of its own
 
-    static Dropout with(float rate, RandomKey key, uint64_t first) {
+    static constexpr Dropout with(float rate, RandomKey key, uint64_t first) {
         Dropout d{key, first, static_cast<uint32_t>(rate * 65536.0f + 0.5f), 1.0f};
         d.scale = 65536.0f / (65536.0f - static_cast<float>(d.threshold));
         return d;
     }
-    bool active() const { return threshold != 0; }
+    constexpr bool active() const { return threshold != 0; }
     /// Which element of the key's stream decides about element i.
-    uint64_t draw(uint64_t i) const {
+    constexpr uint64_t draw(uint64_t i) const {
         const uint64_t index = first + i;
         return features == 0 ? index : index / (length * features) * features + index % features;
     }
     /// Multiplier of element i: 0 or scale.
-    float factor(uint64_t i) const { return random_bits16(key, draw(i)) < threshold ? 0.0f : scale; }
+    constexpr float factor(uint64_t i) const { return random_bits16(key, draw(i)) < threshold ? 0.0f : scale; }
 };
 
 /// Sequential numbers from one key, for host code (shuffles, span lengths, sampling); the position can be saved as one integer.

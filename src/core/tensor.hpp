@@ -19,14 +19,14 @@ namespace flanmoe {
 /// bfloat16 storage; arithmetic happens in float. Rounds to nearest even; NaN stays NaN.
 struct bf16 {
     uint16_t bits = 0;
-    bf16() = default;
-    explicit bf16(float value) {
+    constexpr bf16() = default;
+    constexpr explicit bf16(float value) {
         const uint32_t u = std::bit_cast<uint32_t>(value);
         const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
         bits = static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : rounded);
     }
-    explicit bf16(double value) : bf16(static_cast<float>(value)) {}
-    operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+    constexpr explicit bf16(double value) : bf16(static_cast<float>(value)) {}
+    constexpr operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
 static_assert(sizeof(bf16) == 2);
 

@@ -71,7 +71,7 @@ public:
         losses_.resize(rows_.size());
     }
 
-    ops::CrossEntropySums run() {
+    void run() {
         clear_ignored();
         Arena::Scope scope(context_.arena);
         const int64_t counted = static_cast<int64_t>(rows_.size());
@@ -84,14 +84,14 @@ public:
         if (args_.d_hidden) d_hidden_ = context_.allocate(dtype_of<T>, {most, width_});
         for (int64_t first = 0; first < counted; first += most) chunk(first, std::min(most, counted - first));
 
-        ops::CrossEntropySums sums;
-        sums.tokens = counted;
+        double nll = 0, z = 0, correct = 0;
         for (const RowLoss& loss : losses_) {
-            sums.nll += loss.nll;
-            sums.z += loss.log_sum * loss.log_sum;
-            sums.correct += loss.correct;
+            nll += loss.nll;
+            z += loss.log_sum * loss.log_sum;
+            correct += loss.correct;
         }
-        return sums;
+        double* sums = args_.sums.as<double>();
+        sums[0] += nll, sums[1] += z, sums[2] += static_cast<double>(counted), sums[3] += correct;
     }
 
 private:
@@ -164,8 +164,8 @@ private:
 
 }  // namespace
 
-ops::CrossEntropySums linear_cross_entropy(Context& context, const ops::LinearCrossEntropyArgs& args) {
-    return ops::with_type(args.hidden.dtype, [&]<class T>() { return LinearCrossEntropy<T>(context, args).run(); });
+void linear_cross_entropy(Context& context, const ops::LinearCrossEntropyArgs& args) {
+    ops::with_type(args.hidden.dtype, [&]<class T>() { return LinearCrossEntropy<T>(context, args).run(); });
 }
 
 }  // namespace flanmoe::cpu

@@ -86,11 +86,11 @@ void scale(Context&, const Tensor& values, double factor) {
     });
 }
 
-double sum_of_squares(Context&, const Tensor& values) {
+void sum_of_squares(Context&, const Tensor& values, const Tensor& total) {
     constexpr int64_t lanes = 32;  // several vectors of sums hide the latency of an addition
-    return ops::with_type(values.dtype, [&]<class T>() {
+    ops::with_type(values.dtype, [&]<class T>() {
         const T* const x = values.as<T>();
-        return ordered_sum<double>(values.elements(), elements_per_thread, [&](int64_t begin, int64_t end) {
+        *total.as<double>() += ordered_sum<double>(values.elements(), elements_per_thread, [&](int64_t begin, int64_t end) {
             double sums[lanes] = {}, sum = 0;
             int64_t i = begin;
             for (; i + lanes <= end; i += lanes) {

@@ -188,14 +188,14 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
     const Stack& stack = model_.decoder();
     Sequence sequence;
     sequence.rows = rows_, sequence.length = 1;
-    sequence.routed = upload(context, std::vector<uint8_t>(static_cast<size_t>(rows_), 1), {rows_});
+    sequence.routed = context.upload(std::vector<uint8_t>(static_cast<size_t>(rows_), 1), {rows_});
 
     const auto norm = [&](const Tensor& h, const Tensor& delta, size_t gain, const Tensor& new_h, DType type) {
         const Tensor y = context.allocate(type, {rows_, d}), rstd = context.allocate(pass.accumulate(), {rows_});
         ops::residual_norm(context, {h, delta, {}, pass.master(gain), model_.config().norm_epsilon, {}, new_h, y, rstd});
         return y;
     };
-    Tensor h, delta = model_.embed(pass, upload(context, ids, {rows_}));
+    Tensor h, delta = model_.embed(pass, context.upload(ids, {rows_}));
     for (size_t s = 0; s < stack.sublayers.size(); ++s) {
         const SubLayer& sublayer = stack.sublayers[s];
         const Tensor new_h = context.allocate(pass.accumulate(), {rows_, d});

@@ -2,9 +2,9 @@
 
 #include "core/parallel.hpp"
 #include "core/random.hpp"
+#include "ops/elementwise.hpp"
 
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
 namespace flanmoe {
@@ -69,8 +69,6 @@ void initialise_tensor(const Parameter& p, int64_t expert, uint64_t seed, const 
     }
 }
 
-void ParameterStore::Free::operator()(void* p) const { std::free(p); }
-
 size_t ParameterStore::declare(std::vector<Parameter> group) {
     require(!group.empty(), "a group of at least one parameter");
     const size_t first = records_.size();
@@ -88,19 +86,18 @@ size_t ParameterStore::declare(std::vector<Parameter> group) {
     return first;
 }
 
-void ParameterStore::allocate(DType compute, bool gradients, DType forward) {
+void ParameterStore::allocate(DType compute, bool gradients, DType forward, const Context& place) {
     memory_.clear();
+    device_ = place.device, engine_ = place.engine;
     compute_type_ = compute, forward_type_ = forward;
     require(forward == compute || forward == master_type(), "a forward in the type of the compute copy or of the master weights");
     const auto array = [&](DType type) {
         const int64_t bytes = std::max<int64_t>(alignment, flat_ * size_of(type) + alignment - 1) / alignment * alignment;
-        void* data = std::aligned_alloc(alignment, static_cast<size_t>(bytes));
-        if (!data) {
+        memory_.emplace_back(*engine_, bytes);
+        if (!memory_.back().data()) {
             fail(Exit::out_of_memory, "out of memory: the model's {} parameters need {} MB for one of their arrays; choose a smaller model", parameter_count(), bytes >> 20);
         }
-        std::memset(data, 0, static_cast<size_t>(bytes));
-        memory_.emplace_back(data);
-        return data;
+        return memory_.back().data();
     };
     master_ = array(master_type());
     gradient_ = gradients ? array(master_type()) : nullptr;
@@ -108,24 +105,24 @@ void ParameterStore::allocate(DType compute, bool gradients, DType forward) {
 }
 
 void ParameterStore::initialise(uint64_t seed) {
-    for (const Parameter& p : records_)
-        for (int64_t e = 0; e < p.tensors(); ++e) initialise_tensor(p, e, seed, master(p, e));
+    std::vector<char> drawn;  // on the host, whatever the engine
+    for (const Parameter& p : records_) {
+        for (int64_t e = 0; e < p.tensors(); ++e) {
+            const Tensor into = master(p, e);
+            drawn.resize(static_cast<size_t>(into.bytes()));
+            initialise_tensor(p, e, seed, Tensor(drawn.data(), into.dtype, into.shape));
+            engine_->upload(into.data, drawn.data(), into.bytes());
+        }
+    }
     update_compute();
 }
 
 void ParameterStore::update_compute() {
-    if (compute_ == master_) return;
-    const float* from = static_cast<const float*>(master_);
-    bf16* to = static_cast<bf16*>(compute_);
-    parallel_for(flat_, 1 << 16, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) to[i] = bf16(from[i]);
-    });
+    Context context(device_, *engine_);
+    if (compute_ != master_) ops::cast(context, Tensor(master_, master_type(), {flat_}), Tensor(compute_, compute_type_, {flat_}));
 }
 
-void ParameterStore::zero_gradients() {
-    char* data = static_cast<char*>(gradient_);
-    parallel_for(flat_ * size_of(master_type()), 1 << 20, [&](int64_t begin, int64_t end) { std::memset(data + begin, 0, static_cast<size_t>(end - begin)); });
-}
+void ParameterStore::zero_gradients() { engine_->zero(gradient_, flat_ * size_of(master_type())); }
 
 const Parameter* ParameterStore::find(std::string_view name) const {
     for (const Parameter& p : records_)

@@ -9,9 +9,8 @@
 // compute copy in the compute type (an alias of the master unless that is bf16). Sums over all parameters are loops over a flat array.
 #pragma once
 
-#include "core/tensor.hpp"
+#include "core/context.hpp"
 
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,12 +47,12 @@ public:
     /// Adds records that lie side by side. Expert records of one group are interleaved by expert: all of expert 0's, then all of expert 1's.
     /// Returns the index of the first. All of a group have the same `experts`.
     size_t declare(std::vector<Parameter> group);
-    /// Allocates the arrays for a compute type (f32, bf16, f64); gradients only if asked for. Weights are zero until initialised or loaded.
-    void allocate(DType compute, bool gradients) { allocate(compute, gradients, compute); }
+    /// Allocates the arrays on the device of `place` for a compute type (f32, bf16, f64); gradients only if asked for. Weights are zero until initialised or loaded.
+    void allocate(DType compute, bool gradients, const Context& place = Context()) { allocate(compute, gradients, compute, place); }
     /// The same with another type for the forward of layers: the compute type or the master type. Of bf16's roundings those of the forward are the ones that
     /// cost: T5's attention scores are not scaled down, and an error of queries and keys moves probabilities by several per cent. With a forward in f32 and a
     /// backward in bf16 gradients of small random T5s are 10 to 25 times closer to the exact ones (test/README.md).
-    void allocate(DType compute, bool gradients, DType forward);
+    void allocate(DType compute, bool gradients, DType forward, const Context& place = Context());
     /// initialise_tensor() of every record, and the compute copy.
     void initialise(uint64_t seed);
     /// Refreshes the compute copy from the master weights.
@@ -71,6 +70,7 @@ public:
     Tensor master(const Parameter& p, int64_t expert = 0) const { return view(master_, master_type(), p, expert); }
     Tensor gradient(const Parameter& p, int64_t expert = 0) const { return view(gradient_, master_type(), p, expert); }
     Tensor compute(const Parameter& p, int64_t expert = 0) const { return view(compute_, compute_type_, p, expert); }
+    Engine& engine() const { return *engine_; }
     /// All gradients as one vector; the alignment gaps between groups are zero.
     Tensor flat_gradient() const { return Tensor(gradient_, master_type(), {flat_}); }
 
@@ -78,13 +78,12 @@ private:
     static Tensor view(void* base, DType type, const Parameter& p, int64_t expert) {
         return Tensor(base ? static_cast<char*>(base) + p.tensor_offset(expert) * size_of(type) : nullptr, type, p.shape);
     }
-    struct Free {
-        void operator()(void* p) const;
-    };
     std::vector<Parameter> records_;
     int64_t flat_ = 0;
     DType compute_type_ = DType::f32, forward_type_ = DType::f32;
-    std::vector<std::unique_ptr<void, Free>> memory_;
+    Device device_ = Device::cpu;
+    Engine* engine_ = nullptr;
+    std::vector<Buffer> memory_;
     void *master_ = nullptr, *gradient_ = nullptr, *compute_ = nullptr;
 };
 

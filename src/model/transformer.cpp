@@ -22,10 +22,10 @@ Parameter embedding_record(const ModelConfig& config, const char* name, Paramete
 
 // u8 [N]: 1 where the router may route; from the batch if it says so, else wherever there is no padding.
 Tensor routed_mask(Context& context, const std::vector<uint8_t>& given, const std::vector<int32_t>& segments) {
-    if (!given.empty()) return upload(context, given, {static_cast<int64_t>(given.size())});
+    if (!given.empty()) return context.upload(given, {static_cast<int64_t>(given.size())});
     std::vector<uint8_t> mask(segments.size());
     for (size_t i = 0; i < segments.size(); ++i) mask[i] = segments[i] != 0;
-    return upload(context, mask, {static_cast<int64_t>(mask.size())});
+    return context.upload(mask, {static_cast<int64_t>(mask.size())});
 }
 
 void check_ids(const std::vector<int32_t>& ids, int64_t vocabulary, const char* which) {
@@ -52,20 +52,6 @@ int64_t live_groups(const Batch& batch, const std::vector<uint8_t>& routed, cons
 }
 
 }  // namespace
-
-Tensor upload(Context& context, const std::vector<int32_t>& values, Shape shape) {
-    const Tensor t = context.allocate(DType::i32, shape);
-    require(static_cast<int64_t>(values.size()) == t.elements(), "as many values as the shape has");
-    std::memcpy(t.data, values.data(), values.size() * sizeof(int32_t));
-    return t;
-}
-
-Tensor upload(Context& context, const std::vector<uint8_t>& values, Shape shape) {
-    const Tensor t = context.allocate(DType::u8, shape);
-    require(static_cast<int64_t>(values.size()) == t.elements(), "as many values as the shape has");
-    std::memcpy(t.data, values.data(), values.size());
-    return t;
-}
 
 void count_groups(const ModelConfig& config, const StepBatch& batches, LossScales& scales) {
     scales.encoder_groups = scales.decoder_groups = 0;
@@ -138,18 +124,18 @@ Tensor Transformer::forward(Pass& pass, const Batch& batch, TransformerSaved& sa
     Tensor memory;
     if (config_.encoder_decoder) {
         require(batch.encoder_length > 0, "inputs for the encoder");
-        saved.encoder = {batch.rows, batch.encoder_length, batch.first_row, upload(context, batch.encoder_segments, {batch.rows, batch.encoder_length}),
+        saved.encoder = {batch.rows, batch.encoder_length, batch.first_row, context.upload(batch.encoder_segments, {batch.rows, batch.encoder_length}),
                          routed_mask(context, batch.encoder_routed, batch.encoder_segments), {}, {}};
         saved.encoder.rotary = rotary_table(context, config_, pass.accumulate(), batch.encoder_length);
-        saved.encoder_ids = upload(context, batch.encoder_ids, {saved.encoder.tokens()});
+        saved.encoder_ids = context.upload(batch.encoder_ids, {saved.encoder.tokens()});
         memory = stack_forward(pass, encoder_, embed(pass, saved.encoder_ids), saved.encoder, {}, nullptr, saved.encoder_stack);
     }
-    saved.decoder = {batch.rows, batch.decoder_length, batch.first_row, upload(context, batch.decoder_segments, {batch.rows, batch.decoder_length}),
+    saved.decoder = {batch.rows, batch.decoder_length, batch.first_row, context.upload(batch.decoder_segments, {batch.rows, batch.decoder_length}),
                      routed_mask(context, batch.decoder_routed, batch.decoder_segments), {}, {}};
-    if (!batch.prefix_ends.empty()) saved.decoder.prefix_ends = upload(context, batch.prefix_ends, {batch.rows, batch.decoder_length});
+    if (!batch.prefix_ends.empty()) saved.decoder.prefix_ends = context.upload(batch.prefix_ends, {batch.rows, batch.decoder_length});
     saved.decoder.rotary = rotary_table(context, config_, pass.accumulate(), batch.decoder_length);
-    saved.decoder_ids = upload(context, batch.decoder_ids, {saved.decoder.tokens()});
-    if (!batch.decoder_targets.empty()) saved.targets = upload(context, batch.decoder_targets, {saved.decoder.tokens()});
+    saved.decoder_ids = context.upload(batch.decoder_ids, {saved.decoder.tokens()});
+    if (!batch.decoder_targets.empty()) saved.targets = context.upload(batch.decoder_targets, {saved.decoder.tokens()});
     return stack_forward(pass, decoder_, embed(pass, saved.decoder_ids), saved.decoder, memory, &saved.encoder, saved.decoder_stack);
 }
 
@@ -167,9 +153,11 @@ LossSums Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSa
         args.d_hidden = d_hidden;
         if (d_hidden) args.d_weight = pass.gradient(config_.tied ? embedding_ : head_);
         args.token_nll = token_nll;
-        sums.output = ops::linear_cross_entropy(pass.context, args);
+        args.sums = pass.context.zeros(DType::f64, {4});
+        ops::linear_cross_entropy(pass.context, args);
+        sums.output = ops::read_sums(pass.context, args.sums);
     }
-    sums.routing = routing_reports(saved);
+    sums.routing = routing_reports(pass.context, saved);
     return sums;
 }
 
@@ -204,8 +192,9 @@ LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<doubl
     if (token_nll) nll = context.allocate(pass.accumulate(), {saved.decoder.tokens()});
     const LossSums sums = loss(pass, hidden, saved, {}, nll);
     if (token_nll) {
-        token_nll->resize(static_cast<size_t>(nll.elements()));
-        ops::cast(context, nll, Tensor(token_nll->data(), DType::f64, nll.shape));
+        const Tensor wide = context.allocate(DType::f64, nll.shape);
+        ops::cast(context, nll, wide);
+        *token_nll = context.download<double>(wide);
     }
     return sums;
 }
@@ -235,9 +224,9 @@ std::vector<RoutedLayer> Transformer::routed_layers(const TransformerSaved& save
     return layers;
 }
 
-std::vector<RoutingReport> Transformer::routing_reports(const TransformerSaved& saved) const {
+std::vector<RoutingReport> Transformer::routing_reports(const Context& context, const TransformerSaved& saved) const {
     std::vector<RoutingReport> reports;
-    const auto values = [](const Tensor& t) { return std::vector<double>(t.as<double>(), t.as<double>() + t.elements()); };
+    const auto values = [&](const Tensor& t) { return context.download<double>(t); };
     for (const RoutedLayer& layer : routed_layers(saved))
         reports.push_back({layer.decoder, layer.block, values(layer.route->statistics), values(layer.route->load), values(layer.route->demand)});
     return reports;

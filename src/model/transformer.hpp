@@ -74,7 +74,7 @@ public:
     void update_balance_biases(const std::vector<RoutingReport>& reports);
     /// The sparse layers of a forward pass, encoder first, and their reports.
     std::vector<RoutedLayer> routed_layers(const TransformerSaved& saved) const;
-    std::vector<RoutingReport> routing_reports(const TransformerSaved& saved) const;
+    std::vector<RoutingReport> routing_reports(const Context& context, const TransformerSaved& saved) const;
 
 private:
     LossSums loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll) const;
@@ -87,9 +87,6 @@ private:
     Stack encoder_, decoder_;
 };
 
-/// Copies host values into the context's memory.
-Tensor upload(Context& context, const std::vector<int32_t>& values, Shape shape);
-Tensor upload(Context& context, const std::vector<uint8_t>& values, Shape shape);
 /// Routing groups of a step that have at least one routable token: the normalisers of LossScales.
 void count_groups(const ModelConfig& config, const StepBatch& batches, LossScales& scales);
 

@@ -4,12 +4,12 @@
 #include "ops/run.hpp"
 
 namespace flanmoe::cpu {
-ops::CrossEntropySums linear_cross_entropy(Context& context, const ops::LinearCrossEntropyArgs& args);
+void linear_cross_entropy(Context& context, const ops::LinearCrossEntropyArgs& args);
 }
 
 namespace flanmoe::ops {
 
-CrossEntropySums linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args) {
+void linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args) {
     const DType type = args.hidden.dtype;
     const int64_t rows = args.targets.elements(), width = args.weight.cols(), vocabulary = args.weight.rows();
     require(is_float(type), "hidden states of a floating type");
@@ -19,9 +19,13 @@ CrossEntropySums linear_cross_entropy(Context& context, const LinearCrossEntropy
     require(!args.d_hidden || is_matrix(args.d_hidden, type, rows, width), "a gradient like the hidden states");
     require(!args.d_weight || is_matrix(args.d_weight, accumulate_type(type), vocabulary, width), "a gradient like the output matrix, in the accumulation type");
     require(!args.token_nll || is_vector(args.token_nll, accumulate_type(type), rows), "one loss a row, in the accumulation type");
-    CrossEntropySums sums;
-    dispatch(context, [&] { sums = cpu::linear_cross_entropy(context, args); });
-    return sums;
+    require(is_vector(args.sums, DType::f64, 4), "four sums in double");
+    dispatch(context, type, [&] { cpu::linear_cross_entropy(context, args); });
+}
+
+CrossEntropySums read_sums(const Context& context, const Tensor& sums) {
+    const std::vector<double> values = context.download<double>(sums);
+    return {values[0], values[1], static_cast<int64_t>(values[2]), static_cast<int64_t>(values[3])};
 }
 
 }  // namespace flanmoe::ops

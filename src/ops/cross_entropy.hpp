@@ -23,6 +23,7 @@ struct LinearCrossEntropyArgs {
     Tensor d_hidden;  ///< optional [N, D]: overwritten (zero rows where ignored)
     Tensor d_weight;  ///< optional [V, D] in the accumulation type: added to
     Tensor token_nll; ///< optional [N] in the accumulation type: nll per row, 0 where ignored
+    Tensor sums;      ///< f64 [4], added to: sum of nll_n, sum of lse_n^2, rows that count, of them those predicted right (see CrossEntropySums)
     int64_t chunk_rows = 0;  ///< rows of a chunk; 0 = as above
 };
 struct CrossEntropySums {
@@ -31,6 +32,8 @@ struct CrossEntropySums {
     int64_t tokens = 0;   ///< rows that count
     int64_t correct = 0;  ///< of them, those whose largest logit (of equal ones the first) is the target
 };
-CrossEntropySums linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args);
+void linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args);
+/// LinearCrossEntropyArgs::sums on the host; waits for the work before.
+CrossEntropySums read_sums(const Context& context, const Tensor& sums);
 
 }  // namespace flanmoe::ops

@@ -7,7 +7,7 @@ void dropout(Context&, const ops::DropoutArgs&);
 void cast(Context&, const Tensor&, const Tensor&);
 void add(Context&, const Tensor&, const Tensor&);
 void scale(Context&, const Tensor&, double);
-double sum_of_squares(Context&, const Tensor&);
+void sum_of_squares(Context&, const Tensor&, const Tensor&);
 void jitter(Context&, const ops::JitterArgs&);
 }  // namespace flanmoe::cpu
 
@@ -21,39 +21,41 @@ void check_pair(const Tensor& from, const Tensor& to) {
     require(is_flat(from) && is_flat(to) && from.elements() == to.elements(), "two compact floating tensors of as many elements");
 }
 
+// The type that decides where an operation on two types runs: double if either is.
+DType type_of_both(const Tensor& a, const Tensor& b) { return a.dtype == DType::f64 ? a.dtype : b.dtype; }
+
 }  // namespace
 
 void dropout(Context& context, const DropoutArgs& args) {
     check_pair(args.in, args.out);
     require(args.in.dtype == args.out.dtype, "dropout's output of its input's type");
-    dispatch(context, [&] { cpu::dropout(context, args); });
+    dispatch(context, args.in.dtype, [&] { cpu::dropout(context, args); });
 }
 
 void cast(Context& context, const Tensor& from, const Tensor& to) {
     check_pair(from, to);
-    dispatch(context, [&] { cpu::cast(context, from, to); });
+    dispatch(context, type_of_both(from, to), [&] { cpu::cast(context, from, to); });
 }
 
 void add(Context& context, const Tensor& from, const Tensor& to) {
     check_pair(from, to);
-    dispatch(context, [&] { cpu::add(context, from, to); });
+    dispatch(context, type_of_both(from, to), [&] { cpu::add(context, from, to); });
 }
 
 void scale(Context& context, const Tensor& values, double factor) {
     require(is_flat(values), "a compact floating tensor");
-    dispatch(context, [&] { cpu::scale(context, values, factor); });
+    dispatch(context, values.dtype, [&] { cpu::scale(context, values, factor); });
 }
 
-double sum_of_squares(Context& context, const Tensor& values) {
+void sum_of_squares(Context& context, const Tensor& values, const Tensor& sum) {
     require(is_flat(values), "a compact floating tensor");
-    double sum = 0;
-    dispatch(context, [&] { sum = cpu::sum_of_squares(context, values); });
-    return sum;
+    require(is_vector(sum, DType::f64, 1), "a sum in double");
+    dispatch(context, values.dtype, [&] { cpu::sum_of_squares(context, values, sum); });
 }
 
 void jitter(Context& context, const JitterArgs& args) {
     check_pair(args.in, args.out);
-    dispatch(context, [&] { cpu::jitter(context, args); });
+    dispatch(context, type_of_both(args.in, args.out), [&] { cpu::jitter(context, args); });
 }
 
 }  // namespace flanmoe::ops

@@ -20,9 +20,9 @@ void add(Context& context, const Tensor& from, const Tensor& to);
 /// values[i] *= factor.
 void scale(Context& context, const Tensor& values, double factor);
 
-/// Sum of squares in double, over fixed blocks in a fixed order: the same bits for any number of threads. NaN or infinity in the tensor
-/// gives a non-finite sum (finite values cannot overflow it), so this is the finite check of the gradients too.
-double sum_of_squares(Context& context, const Tensor& values);
+/// sum[0] += sum of squares in double (f64 [1]), over fixed blocks in a fixed order: the same bits for any number of threads. NaN or infinity in the
+/// tensor gives a non-finite sum (finite values cannot overflow it), so this is the finite check of the gradients too.
+void sum_of_squares(Context& context, const Tensor& values, const Tensor& sum);
 
 /// Jitter of a router's input copy: out = in * (1 - epsilon + 2 epsilon u), u uniform per element (first + i of the key's stream). Switch: training only,
 /// experts see the clean input. Types may differ (the router computes in float). Its backward is the same product on the gradient.

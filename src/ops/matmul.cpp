@@ -25,7 +25,7 @@ void matmul(Context& context, const MatmulArgs& args) {
     require((args.transpose_b ? args.b.cols() : args.b.rows()) == k, "inner dimensions that agree");
     require((args.transpose_b ? args.b.rows() : args.b.cols()) == n, "as many columns in the result as in the right operand");
     context.flops += 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-    dispatch(context, [&] { cpu::matmul(context, args); });
+    dispatch(context, args.a.dtype, [&] { cpu::matmul(context, args); });
 }
 
 void grouped_matmul(Context& context, const GroupedMatmulArgs& args) {
@@ -34,7 +34,7 @@ void grouped_matmul(Context& context, const GroupedMatmulArgs& args) {
     require(args.a.rows() == args.out.rows(), "as many rows in the result as in the left operand");
     require((args.transpose_b ? args.b.cols() : args.b.rows()) == k && (args.transpose_b ? args.b.rows() : args.b.cols()) == n, "matrices of the experts that fit");
     require(args.offsets.dtype == DType::i32 && args.offsets.elements() >= 2, "i32 offsets of at least one expert");
-    dispatch(context, [&] { cpu::grouped_matmul(context, args); });
+    dispatch(context, args.a.dtype, [&] { cpu::grouped_matmul(context, args); });
 }
 
 void grouped_matmul_weight(Context& context, const GroupedMatmulWeightArgs& args) {
@@ -42,7 +42,7 @@ void grouped_matmul_weight(Context& context, const GroupedMatmulWeightArgs& args
     require(args.a.rows() == args.b.rows(), "as many rows in both operands");
     require(args.out.rows() == args.a.cols() && args.out.cols() == args.b.cols(), "a result of the operands' columns");
     require(args.offsets.dtype == DType::i32 && args.offsets.elements() >= 2, "i32 offsets of at least one expert");
-    dispatch(context, [&] { cpu::grouped_matmul_weight(context, args); });
+    dispatch(context, args.a.dtype, [&] { cpu::grouped_matmul_weight(context, args); });
 }
 
 }  // namespace flanmoe::ops

@@ -39,7 +39,7 @@ void adafactor(Context& context, std::span<const AdafactorTensor> tensors, const
                     "factors as long as the smaller (v_row) and the larger dimension (v_col)");
         }
     }
-    dispatch(context, [&] { cpu::adafactor(context, tensors, settings); });
+    dispatch(context, type, [&] { cpu::adafactor(context, tensors, settings); });
 }
 
 void adamw(Context& context, std::span<const AdamWTensor> tensors, const AdamWSettings& settings) {
@@ -49,7 +49,7 @@ void adamw(Context& context, std::span<const AdamWTensor> tensors, const AdamWSe
         check_pair(t.parameter, t.gradient, type);
         require(is_vector(t.m, type, t.parameter.elements()) && is_vector(t.v, type, t.parameter.elements()), "moments like the parameter");
     }
-    dispatch(context, [&] { cpu::adamw(context, tensors, settings); });
+    dispatch(context, type, [&] { cpu::adamw(context, tensors, settings); });
 }
 
 }  // namespace flanmoe::ops

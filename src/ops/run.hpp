@@ -5,11 +5,29 @@
 
 namespace flanmoe::ops {
 
-/// Runs the CPU implementation, on a CPU context.
+#ifdef FLANMOE_CUDA
+inline constexpr bool with_cuda = true;
+#else
+inline constexpr bool with_cuda = false;
+#endif
+
+[[noreturn]] inline void refuse_cuda() { fail(Exit::hardware, "this program was built without CUDA; rebuild it where nvcc is found, or use --device cpu"); }
+
+/// Runs the implementation of the context's device. Double is the oracle and has no CUDA implementation: it always runs on the CPU (in tests, whose memory
+/// both reach; programs refuse the combination).
+template <class Cpu, class Cuda>
+void dispatch(const Context& context, DType type, Cpu&& on_cpu, Cuda&& on_cuda) {
+    if (context.device == Device::cpu || type == DType::f64) return on_cpu();
+    if constexpr (with_cuda) {
+        on_cuda();
+    } else {
+        refuse_cuda();
+    }
+}
+/// An operation that has no CUDA implementation yet.
 template <class Cpu>
-void dispatch(const Context& context, Cpu&& on_cpu) {
-    if (context.device != Device::cpu) fail(Exit::hardware, "this program was built without CUDA; rebuild it where nvcc is found, or use --device cpu");
-    on_cpu();
+void dispatch(const Context& context, DType type, Cpu&& on_cpu) {
+    dispatch(context, type, on_cpu, [] { fail(Exit::hardware, "this operation has no CUDA implementation yet; use --device cpu"); });
 }
 
 /// One of the types that operations compute on.

@@ -3,12 +3,13 @@
 #include "ops/elementwise.hpp"
 
 #include <cmath>
-#include <cstring>
 
 namespace flanmoe {
 
-Tensor Optimizer::slot(const std::string& name, DType type, Shape shape) {
-    memory_.emplace_back(static_cast<size_t>(shape.elements() * size_of(type)));
+Tensor Optimizer::slot(Engine& engine, const std::string& name, DType type, Shape shape) {
+    const int64_t bytes = shape.elements() * size_of(type);
+    memory_.emplace_back(engine, bytes);
+    if (!memory_.back().data()) fail(Exit::out_of_memory, "out of memory: the optimizer's state needs {} bytes for {}; choose a smaller model", bytes, name);
     const Tensor t(memory_.back().data(), type, shape);
     state_.emplace_back(name, t);
     return t;
@@ -21,13 +22,13 @@ std::vector<std::pair<std::string, Shape>> optimizer_slots(const OptimizerConfig
     return {{".v_row", {std::min(p.shape[0], p.shape[1])}}, {".v_col", {std::max(p.shape[0], p.shape[1])}}};
 }
 
-Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config) {
+Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config), engine_(&store.engine()) {
     const DType type = store.master_type();
     for (const Parameter& p : store.records()) {
         if (p.frozen) continue;
         for (int64_t e = 0; e < p.tensors(); ++e) {
             std::vector<Tensor> slots;
-            for (const auto& [suffix, shape] : optimizer_slots(config, p)) slots.push_back(slot(p.tensor_name(e) + suffix, type, shape));
+            for (const auto& [suffix, shape] : optimizer_slots(config, p)) slots.push_back(slot(store.engine(), p.tensor_name(e) + suffix, type, shape));
             const Tensor parameter = store.master(p, e), gradient = store.gradient(p, e);
             if (config.kind == OptimizerKind::adamw)
                 adamw_.push_back({parameter, gradient, slots[0], slots[1], config.decay_vectors || p.shape.rank > 1});
@@ -57,18 +58,19 @@ void Optimizer::update(Context& context, int64_t step, double rate, double gradi
 }
 
 void Optimizer::reset() {
-    for (auto& m : memory_) std::memset(m.data(), 0, m.size());
+    for (const auto& [name, t] : state_) engine_->zero(t.data, t.bytes());
 }
 
 double gradient_norm(Context& context, const ParameterStore& store) {
     auto part = context.part("gradient norm");
-    double sum = 0;
+    Arena::Scope scope(context.arena);
+    const Tensor sum = context.zeros(DType::f64, {1});
     bool any_frozen = false;
     for (const Parameter& p : store.records()) any_frozen |= p.frozen;
-    if (!any_frozen) return std::sqrt(ops::sum_of_squares(context, store.flat_gradient()));  // the gaps between groups are zero
+    if (!any_frozen) ops::sum_of_squares(context, store.flat_gradient(), sum);  // the gaps between groups are zero
     for (const Parameter& p : store.records())
-        for (int64_t e = 0; !p.frozen && e < p.tensors(); ++e) sum += ops::sum_of_squares(context, store.gradient(p, e));
-    return std::sqrt(sum);
+        for (int64_t e = 0; any_frozen && !p.frozen && e < p.tensors(); ++e) ops::sum_of_squares(context, store.gradient(p, e), sum);
+    return std::sqrt(context.download<double>(sum)[0]);
 }
 
 }  // namespace flanmoe

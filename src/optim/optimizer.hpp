@@ -30,10 +30,11 @@ public:
     void reset();
 
 private:
-    Tensor slot(const std::string& name, DType type, Shape shape);
+    Tensor slot(Engine& engine, const std::string& name, DType type, Shape shape);
 
     OptimizerConfig config_;
-    std::vector<std::vector<char>> memory_;
+    Engine* engine_;
+    std::vector<Buffer> memory_;
     std::vector<std::pair<std::string, Tensor>> state_;
     std::vector<ops::AdafactorTensor> adafactor_;
     std::vector<ops::AdamWTensor> adamw_;

@@ -110,6 +110,7 @@ void bench_cross_entropy(Context& context, DType type, int64_t rows, int64_t wid
                                      .loss_scale = 1.0 / static_cast<double>(rows),
                                      .d_hidden = context.allocate(type, {rows, width}),
                                      .d_weight = context.zeros(DType::f32, {vocabulary, width}),
+                                     .sums = context.zeros(DType::f64, {4}),
                                      .chunk_rows = chunk};
     report(fmt::format("cross_entropy {} x {} x {} chunk {}", rows, vocabulary, width, chunk), type, 6.0 * static_cast<double>(rows * width * vocabulary),
            [&] { ops::linear_cross_entropy(context, args); });

@@ -92,7 +92,7 @@ TEST_SUITE("ops/activation") {
                 CAPTURE(c.rows);
                 CAPTURE(c.cols);
                 CAPTURE(static_cast<int>(kind));
-                Context context;
+                TestContext context;
                 const Run exact(context, c, kind, DType::f64, 0);
                 const Tensor out = make(context, DType::f64, exact.forward.out.shape), d_in = make(context, DType::f64, exact.forward.in.shape);
                 for (int64_t r = 0; r < exact.used; ++r) {
@@ -124,7 +124,7 @@ TEST_SUITE("ops/activation") {
         constexpr int64_t n = 4001;
         for (Activation kind : kinds) {
             CAPTURE(static_cast<int>(kind));
-            Context context;
+            TestContext context;
             const Tensor in = make(context, DType::f32, {1, n}), out = make(context, DType::f32, {1, n}), d_in = make(context, DType::f32, {1, n});
             const Tensor ones = make(context, DType::f32, {1, n});
             for (int64_t i = 0; i < n; ++i) set(in, 0, i, static_cast<double>(i - n / 2) * 0.01), set(ones, 0, i, 1);
@@ -155,7 +155,7 @@ TEST_SUITE("ops/activation") {
             for (Activation kind : kinds) {
                 CAPTURE(c.cols);
                 CAPTURE(static_cast<int>(kind));
-                Context context;
+                TestContext context;
                 Run run(context, c, kind, DType::f64, 0);
                 ops::activation_backward(context, run.backward);
                 const auto loss = [&] {
@@ -168,7 +168,7 @@ TEST_SUITE("ops/activation") {
     }
 
     TEST_CASE("dropout by row ids does not depend on the order of rows") {
-        Context context;
+        TestContext context;
         const int64_t rows = 8, cols = 19;
         const Tensor in = make(context, DType::f32, {rows, cols});
         for (int64_t r = 0; r < rows; ++r)
@@ -184,7 +184,7 @@ TEST_SUITE("ops/activation") {
     }
 
     TEST_CASE("arguments that do not fit are refused") {
-        Context context;
+        TestContext context;
         Run run(context, {4, 8, true, 0, true}, Activation::silu, DType::f32, 0);
         ops::ActivationArgs wrong = run.forward;
         wrong.gated = false;

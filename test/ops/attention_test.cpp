@@ -202,7 +202,7 @@ TEST_SUITE("ops/attention") {
     TEST_CASE("double agrees with the definition") {
         for (size_t n = 0; n < std::size(cases); ++n) {
             CAPTURE(n);
-            Context context;
+            TestContext context;
             Operands o(context, cases[n], DType::f64);
             ops::attention(context, o.forward);
             const Tensor out = context.allocate(DType::f64, o.forward.q.shape), log_sum = context.allocate(DType::f64, o.forward.log_sum.shape);
@@ -220,7 +220,7 @@ TEST_SUITE("ops/attention") {
         for (size_t n = 0; n < std::size(cases); ++n)
             for (const DType dtype : {DType::f32, DType::bf16}) {
                 CAPTURE(n);
-                Context context;
+                TestContext context;
                 Operands exact(context, cases[n], DType::f64), o(context, cases[n], dtype);
                 ops::attention(context, exact.forward);
                 o.run(context);
@@ -244,7 +244,7 @@ TEST_SUITE("ops/attention") {
     TEST_CASE("gradients are the derivatives") {
         for (size_t n = 0; n < std::size(cases); ++n) {
             CAPTURE(n);
-            Context context;
+            TestContext context;
             Operands o(context, cases[n], DType::f64);
             o.run(context);
             const auto loss = [&] {
@@ -263,7 +263,7 @@ TEST_SUITE("ops/attention") {
     }
 
     TEST_CASE("a bias gradient adds, other gradients overwrite") {
-        Context context;
+        TestContext context;
         Operands o(context, cases[2], DType::f64);
         o.run(context);
         const Tensor d_q = convert(context, o.backward.d_q, DType::f64), once = convert(context, o.backward.d_bias_table, DType::f64);
@@ -273,7 +273,7 @@ TEST_SUITE("ops/attention") {
     }
 
     TEST_CASE("a bias table of the accumulation type serves bf16 too") {
-        Context context;
+        TestContext context;
         Operands o(context, cases[2], DType::bf16);
         o.run(context);
         const Tensor out = convert(context, o.forward.out, DType::bf16), d_q = convert(context, o.backward.d_q, DType::bf16);
@@ -285,7 +285,7 @@ TEST_SUITE("ops/attention") {
 
     TEST_CASE("decoding step by step over a cache equals the causal forward") {
         for (const DType dtype : float_types) {
-            Context context;
+            TestContext context;
             const Case full{2, 3, 3, 150, 150, 16, true, true};
             Operands whole(context, full, dtype);
             ops::attention(context, whole.forward);
@@ -310,7 +310,7 @@ TEST_SUITE("ops/attention") {
 
     TEST_CASE("packed segments equal separate rows") {
         for (const bool causal : {false, true}) {
-            Context context;
+            TestContext context;
             Operands packed(context, {1, 2, 2, 200, 200, 16, true, causal, Segments::packed}, DType::f64);
             const int64_t begin[] = {0, 60, 90, 200}, ld = packed.fused.ld;
             for (int64_t i = 0; i < 200; ++i)
@@ -331,7 +331,7 @@ TEST_SUITE("ops/attention") {
     }
 
     TEST_CASE("a query that sees nothing gives zeros, and NaN is not hidden") {
-        Context context;
+        TestContext context;
         Operands o(context, {1, 1, 1, 4, 4, 16, false, false, Segments::packed}, DType::f32);
         for (int64_t i = 0; i < 4; ++i) set(o.forward.key_segments, 0, i, 1), set(o.forward.query_segments, 0, i, i == 2 ? 5 : 1);
         o.run(context);
@@ -349,7 +349,7 @@ TEST_SUITE("ops/attention") {
     TEST_CASE("the same bits for any number of threads and from run to run") {
         for (const DType dtype : float_types)
             for (const size_t n : {size_t{4}, size_t{9}, size_t{10}}) {
-                Context context;
+                TestContext context;
                 Operands one(context, cases[n], dtype), two(context, cases[n], dtype), three(context, cases[n], dtype);
                 {
                     const Threads threads(1);
@@ -366,7 +366,7 @@ TEST_SUITE("ops/attention") {
     }
 
     TEST_CASE("arguments are checked") {
-        Context context;
+        TestContext context;
         Operands o(context, cases[2], DType::f32);
         const auto refused = [&](auto&& change) {
             ops::AttentionArgs args = o.forward;

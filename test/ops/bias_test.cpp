@@ -16,7 +16,7 @@ TEST_SUITE("ops/bias") {
     TEST_CASE("forward and backward agree with the definition in every type") {
         for (const auto& [rows, cols] : sizes)
             for (const DType type : float_types) {
-                Context context;
+                TestContext context;
                 const Tensor x = random(context, type, {rows, cols}, 1, 1, 3), bias = random(context, type, {cols}, 2);
                 const Tensor expected = context.allocate(DType::f64, {rows, cols}), sum = context.allocate(DType::f64, {1, cols});
                 const Tensor d_bias = random(context, accumulate_type(type), {cols}, 3);
@@ -36,7 +36,7 @@ TEST_SUITE("ops/bias") {
     }
 
     TEST_CASE("the gradient has the same bits on any number of threads") {
-        Context context;
+        TestContext context;
         const Tensor d = random(context, DType::f32, {1000, 33}, 1), one = context.zeros(DType::f32, {33}), many = context.zeros(DType::f32, {33});
         {
             Threads threads(1);
@@ -48,7 +48,7 @@ TEST_SUITE("ops/bias") {
     }
 
     TEST_CASE("arguments that do not fit are refused") {
-        Context context;
+        TestContext context;
         const Tensor x = random(context, DType::f32, {2, 5}, 1), narrow = random(context, DType::f32, {4}, 1), half = random(context, DType::bf16, {5}, 1);
         CHECK_THROWS_AS(ops::add_bias(context, {x, narrow}), Error);
         CHECK_THROWS_AS(ops::add_bias(context, {x, half}), Error);

@@ -2,6 +2,7 @@
 #include "ops/check.hpp"
 
 #include "core/random.hpp"
+#include "device.hpp"
 #include "ops/run.hpp"
 
 #include <doctest/doctest.h>
@@ -58,6 +59,8 @@ bool is_blank(const Tensor& tensor, int64_t element) {
 }
 
 }  // namespace
+
+TestContext::TestContext() : Context(test_device(), test_engine()) {}
 
 Tensor make(Context& context, DType dtype, Shape shape, int64_t padding) {
     const int64_t cols = shape.rank ? shape[-1] : 1, rows = cols ? shape.elements() / cols : 0, ld = cols + padding;

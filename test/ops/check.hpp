@@ -16,6 +16,12 @@
 
 namespace flanmoe::test {
 
+/// A context on the device that the test program was started for (`--device cuda`; default cpu), in memory that the host reaches too. Double is the
+/// oracle and runs on the CPU whatever the device (ops/run.hpp).
+struct TestContext : Context {
+    TestContext();
+};
+
 inline constexpr DType float_types[] = {DType::f32, DType::bf16, DType::f64};
 
 /// A tensor in the context's arena, every element NaN (integers: -1), rows `padding` elements apart from the end of one to the next.

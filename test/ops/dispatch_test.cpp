@@ -19,7 +19,7 @@ struct Case {
 const std::vector<Case> cases = {{1, 1, 1, 1, 0, false}, {17, 3, 3, 2, 0, false}, {64, 128, 4, 1, 5, false}, {127, 17, 5, 3, 20, true}, {40, 515, 8, 2, 4, true}};
 
 struct Setup {
-    Context context;
+    TestContext context;
     ops::RouteArgs route;
     ops::RowTables tables;
     int64_t rows = 0, used = 0;

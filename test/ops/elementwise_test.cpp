@@ -16,6 +16,12 @@ namespace {
 constexpr int64_t sizes[] = {0, 1, 3, 17, 127, 513, 40001};
 constexpr RandomKey key{9, 8, 7, Purpose::embedding_dropout};
 
+double squares_of(Context& context, const Tensor& values) {
+    const Tensor sum = context.zeros(DType::f64, {1});
+    ops::sum_of_squares(context, values, sum);
+    return context.download<double>(sum)[0];
+}
+
 }  // namespace
 
 TEST_SUITE("ops/elementwise") {
@@ -24,7 +30,7 @@ TEST_SUITE("ops/elementwise") {
             for (float rate : {0.0f, 0.25f}) {
                 const Dropout d = Dropout::with(rate, key, 3);
                 for (DType type : float_types) {
-                    Context context;
+                    TestContext context;
                     const Tensor in = random(context, type, {n}, 1), out = make(context, type, {n}), expected = make(context, DType::f64, {n});
                     for (int64_t i = 0; i < n; ++i) set(expected, 0, i, get(in, 0, i) * d.factor(static_cast<uint64_t>(i)));
                     ops::dropout(context, {in, d, out});
@@ -38,7 +44,7 @@ TEST_SUITE("ops/elementwise") {
 
     TEST_CASE("dropout keeps the expectation; the backward has the same mask; another step or first element has another") {
         constexpr int64_t n = 1 << 16;
-        Context context;
+        TestContext context;
         const Tensor ones = make(context, DType::f32, {n});
         for (int64_t i = 0; i < n; ++i) set(ones, 0, i, 1);
         const Tensor out = make(context, DType::f32, {n}), gradient = make(context, DType::f32, {n});
@@ -59,7 +65,7 @@ TEST_SUITE("ops/elementwise") {
     }
 
     TEST_CASE("dropout, scale, add and jitter: gradients") {
-        Context context;
+        TestContext context;
         const int64_t n = 301;
         const Tensor in = random(context, DType::f64, {n}, 1), out = make(context, DType::f64, {n}), d_out = random(context, DType::f64, {n}, 2);
         const Tensor d_in = make(context, DType::f64, {n});
@@ -85,7 +91,7 @@ TEST_SUITE("ops/elementwise") {
         for (int64_t n : sizes) {
             for (DType from : float_types) {
                 for (DType to : float_types) {
-                    Context context;
+                    TestContext context;
                     const Tensor source = random(context, from, {n}, 1), copy = make(context, to, {n}), sum = random(context, to, {n}, 2, 4);
                     const Tensor expected = make(context, DType::f64, {n});
                     for (int64_t i = 0; i < n; ++i) set(expected, 0, i, get(source, 0, i) + get(sum, 0, i));
@@ -99,7 +105,7 @@ TEST_SUITE("ops/elementwise") {
     }
 
     TEST_CASE("cast to bf16 rounds to nearest even, keeps NaN and infinities, overflows to infinity: every exponent, every kind of tail") {
-        Context context;
+        TestContext context;
         const uint32_t tails[] = {0, 1, 0x7fff, 0x8000, 0x8001, 0xffff, 0x10000, 0x17fff, 0x18000, 0x18001, 0x1ffff, 0x7fffff};
         constexpr int64_t n = 512 * std::size(tails);
         const Tensor from = make(context, DType::f32, {n}), to = make(context, DType::bf16, {n});
@@ -127,7 +133,7 @@ TEST_SUITE("ops/elementwise") {
     TEST_CASE("scale") {
         for (int64_t n : sizes) {
             for (DType type : float_types) {
-                Context context;
+                TestContext context;
                 const Tensor values = random(context, type, {n}, 1), expected = convert(context, values, DType::f64);
                 for (int64_t i = 0; i < n; ++i) set(expected, 0, i, get(expected, 0, i) * 0.3);
                 ops::scale(context, values, 0.3);
@@ -139,29 +145,29 @@ TEST_SUITE("ops/elementwise") {
     TEST_CASE("sum of squares: the value, the same bits for any number of threads, no overflow of finite values, NaN and infinity seen") {
         for (int64_t n : sizes) {
             for (DType type : float_types) {
-                Context context;
+                TestContext context;
                 const Tensor values = random(context, type, {n}, 1);
                 double one, two;
                 {
                     Threads threads(1);
-                    one = ops::sum_of_squares(context, values);
+                    one = squares_of(context, values);
                 }
                 {
                     Threads threads(2);
-                    two = ops::sum_of_squares(context, values);
+                    two = squares_of(context, values);
                 }
                 CHECK(std::bit_cast<uint64_t>(one) == std::bit_cast<uint64_t>(two));
                 CHECK(one == doctest::Approx(dot(values, values)).epsilon(1e-13));  // another order of sums in double
                 if (n == 0) continue;
                 if (type != DType::f64) {
                     for (int64_t i = 0; i < n; ++i) set(values, 0, i, type == DType::f32 ? 3.4e38 : 3.38e38);
-                    CHECK(std::isfinite(ops::sum_of_squares(context, values)));
+                    CHECK(std::isfinite(squares_of(context, values)));
                 }
                 for (double bad : {double{NAN}, double{INFINITY}, -double{INFINITY}}) {
                     for (int64_t where : {int64_t{0}, n / 2, n - 1}) {
                         fill(values, 1);
                         set(values, 0, where, bad);
-                        CHECK_FALSE(std::isfinite(ops::sum_of_squares(context, values)));
+                        CHECK_FALSE(std::isfinite(squares_of(context, values)));
                     }
                 }
             }
@@ -172,7 +178,7 @@ TEST_SUITE("ops/elementwise") {
         for (int64_t n : sizes) {
             for (DType from : float_types) {
                 for (DType to : float_types) {
-                    Context context;
+                    TestContext context;
                     const Tensor in = random(context, from, {n}, 1), out = make(context, to, {n}), expected = make(context, DType::f64, {n});
                     for (int64_t i = 0; i < n; ++i) set(expected, 0, i, get(in, 0, i) * (1 - 0.01 + 0.02 * uniform(key, 5 + static_cast<uint64_t>(i))));
                     ops::jitter(context, {in, out, 0.01, key, 5});
@@ -183,7 +189,7 @@ TEST_SUITE("ops/elementwise") {
     }
 
     TEST_CASE("arguments that do not fit are refused") {
-        Context context;
+        TestContext context;
         const Tensor a = random(context, DType::f32, {8}, 1), b = make(context, DType::f32, {9}), strided = make(context, DType::f32, {2, 4}, 1);
         CHECK_THROWS_AS(ops::cast(context, a, b), Error);
         CHECK_THROWS_AS(ops::cast(context, a, strided), Error);

@@ -30,7 +30,7 @@ TEST_SUITE("ops/embedding") {
     TEST_CASE("forward copies rows") {
         for (const Case& c : cases) {
             for (DType type : float_types) {
-                Context context;
+                TestContext context;
                 const Tensor table = random(context, type, {c.vocabulary, c.cols}, 2, 1, 1), ids = skewed_ids(context, c);
                 const Tensor out = make(context, type, {c.positions, c.cols}, 2);
                 ops::embedding(context, {table, ids, out});
@@ -46,7 +46,7 @@ TEST_SUITE("ops/embedding") {
         for (const Case& c : cases) {
             CAPTURE(c.positions);
             for (DType type : float_types) {
-                Context context;
+                TestContext context;
                 const Tensor ids = skewed_ids(context, c);
                 // Thirds: sums in double are rounded, so that their order shows.
                 const Tensor d_out = random(context, type, {c.positions, c.cols}, 3, 1.0 / 3, 1);
@@ -70,7 +70,7 @@ TEST_SUITE("ops/embedding") {
     }
 
     TEST_CASE("gradient of the table") {
-        Context context;
+        TestContext context;
         const Case c{127, 17, 9};
         const Tensor table = random(context, DType::f64, {c.vocabulary, c.cols}, 2), ids = skewed_ids(context, c);
         const Tensor out = make(context, DType::f64, {c.positions, c.cols}), d_out = random(context, DType::f64, {c.positions, c.cols}, 3);
@@ -80,7 +80,7 @@ TEST_SUITE("ops/embedding") {
     }
 
     TEST_CASE("arguments that do not fit are refused") {
-        Context context;
+        TestContext context;
         const Tensor table = random(context, DType::bf16, {5, 4}, 1), ids = context.zeros(DType::i32, {3});
         CHECK_THROWS_AS(ops::embedding(context, {table, ids, make(context, DType::f32, {3, 4})}), Error);
         CHECK_THROWS_AS(ops::embedding_backward(context, {ids, make(context, DType::bf16, {3, 4}), table}), Error);  // the table's gradient is f32

@@ -33,7 +33,7 @@ TEST_SUITE("ops/expert_scale") {
     TEST_CASE("equals the formula; rows beyond the last expert's are not touched") {
         for (const Size& size : sizes) {
             for (const DType type : float_types) {
-                Context context;
+                TestContext context;
                 const int64_t experts = static_cast<int64_t>(size.offsets.size()) - 1, used = size.offsets.back();
                 const Tensor in = random(context, type, {size.rows, size.cols}, 1), scale = random(context, type, {experts, size.cols}, 2), out = make(context, type, {size.rows, size.cols});
                 const Tensor first(scale.data, type, {size.cols});
@@ -65,7 +65,7 @@ TEST_SUITE("ops/expert_scale") {
 
     TEST_CASE("gradients") {
         for (const Size& size : sizes) {
-            Context context;
+            TestContext context;
             const int64_t experts = static_cast<int64_t>(size.offsets.size()) - 1, used = size.offsets.back();
             const Tensor in = random(context, DType::f64, {size.rows, size.cols}, 1), scale = random(context, DType::f64, {experts, size.cols}, 2), offsets = offsets_of(context, size);
             const Tensor cotangent = random(context, DType::f64, {used, size.cols}, 4), out = make(context, DType::f64, {size.rows, size.cols});
@@ -83,7 +83,7 @@ TEST_SUITE("ops/expert_scale") {
     }
 
     TEST_CASE("bits do not depend on the number of threads") {
-        Context context;
+        TestContext context;
         const Size& size = sizes[2];
         const Tensor in = random(context, DType::f32, {size.rows, size.cols}, 1), scale = random(context, DType::f32, {3, size.cols}, 2), d_out = random(context, DType::f32, {size.rows, size.cols}, 3);
         std::vector<Tensor> results;

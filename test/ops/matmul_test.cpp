@@ -135,7 +135,7 @@ DType tolerance_type(const Types& t) { return t.out == DType::bf16 ? DType::bf16
 
 TEST_SUITE("ops/matmul") {
     TEST_CASE("dense products of every type, transposition and accumulation") {
-        Context context;
+        TestContext context;
         for (const Shape3& s : dense_cases)
             for (int flags = 0; flags < 8; ++flags)
                 for (const Types& t : all_types) {
@@ -154,7 +154,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("an empty inner dimension gives zeros, or what was there") {
-        Context context;
+        TestContext context;
         for (DType type : float_types) {
             const auto args = dense_args(context, {3, 4, 0, 1}, true, false, false, type, type);
             ops::matmul(context, args);
@@ -167,7 +167,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("counts floating-point operations") {
-        Context context;
+        TestContext context;
         ops::matmul(context, dense_args(context, {3, 5, 7, 0}, false, true, false, DType::f32, DType::f32));
         CHECK(context.flops == 2 * 3 * 5 * 7);
         const auto args = grouped_args(context, {{3, 0, 17, 1}, 17, 3, 2}, true, DType::f32, DType::f32);
@@ -177,7 +177,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("grouped products against one naive product per expert") {
-        Context context;
+        TestContext context;
         for (const GroupCase& c : group_cases)
             for (bool tb : {false, true})
                 for (const Types& t : all_types) {
@@ -196,7 +196,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("grouped weight products against one naive product per expert") {
-        Context context;
+        TestContext context;
         for (const GroupCase& c : group_cases)
             for (bool accumulate : {false, true})
                 for (const Types& t : all_types) {
@@ -212,7 +212,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("the products that the backward uses are the gradients") {
-        Context context;
+        TestContext context;
         const Tensor x = random(context, DType::f64, {127, 17}, 1), w = random(context, DType::f64, {33, 17}, 2), dy = random(context, DType::f64, {127, 33}, 3);
         const Tensor dx = make(context, DType::f64, {127, 17}), dw = context.zeros(DType::f64, {33, 17});
         ops::matmul(context, {.a = dy, .b = w, .out = dx});
@@ -227,7 +227,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("the grouped products that the backward uses are the gradients") {
-        Context context;
+        TestContext context;
         const GroupCase c{{5, 0, 64, 31}, 12, 20, 0};
         const auto forward = grouped_args(context, c, true, DType::f64, DType::f64);
         const int64_t rows = total_rows(forward.offsets);
@@ -245,7 +245,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("double results do not depend on the number of threads") {
-        Context context;
+        TestContext context;
         const GroupCase c{{150, 0, 64, 33}, 48, 200, 0};
         for (bool tb : {false, true}) {
             const auto one = grouped_args(context, c, tb, DType::f64, DType::f64), two = grouped_args(context, c, tb, DType::f64, DType::f64);
@@ -267,7 +267,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("repeated products, and products inside a parallel region, have the same bits") {
-        Context context;
+        TestContext context;
         const GroupCase c{{150, 0, 64, 33}, 48, 200, 0};
         for (const Types& t : all_types) {
             const auto first = grouped_args(context, c, true, t.in, t.out);
@@ -297,7 +297,7 @@ TEST_SUITE("ops/matmul") {
     }
 
     TEST_CASE("wrong shapes and types are refused") {
-        Context context;
+        TestContext context;
         auto args = dense_args(context, {3, 4, 5, 0}, false, false, false, DType::f32, DType::f32);
         args.transpose_b = true;
         CHECK_THROWS_AS(ops::matmul(context, args), Error);

@@ -107,7 +107,7 @@ TEST_SUITE("ops/norm") {
         for (const Case& c : cases) {
             CAPTURE(c.rows);
             CAPTURE(c.cols);
-            Context context;
+            TestContext context;
             Norm exact(context, c, DType::f64, 0);
             const Tensor h = make(context, DType::f64, {c.rows, c.cols}), y = make(context, DType::f64, {c.rows, c.cols});
             const Tensor rstd = make(context, DType::f64, {c.rows});
@@ -128,7 +128,7 @@ TEST_SUITE("ops/norm") {
 
     TEST_CASE("forward without delta needs no h, or may write it over the residual") {
         for (DType type : float_types) {
-            Context context;
+            TestContext context;
             const Case c{9, 33, true, false, 0, 0.1f};
             Norm norm(context, c, type, 0), without(context, c, type, 0), over(context, c, type, 0);
             without.args.h = {};
@@ -147,7 +147,7 @@ TEST_SUITE("ops/norm") {
                 CAPTURE(c.rows);
                 CAPTURE(c.cols);
                 CAPTURE(path);
-                Context context;
+                TestContext context;
                 Norm forward(context, c, DType::f64, 0);
                 ops::residual_norm(context, forward.args);
                 // All types start from an h that f32 holds, so that what is compared is the backward alone.
@@ -171,7 +171,7 @@ TEST_SUITE("ops/norm") {
 
     TEST_CASE("backward: dh may lie on d_residual_path, d_delta on dh without dropout") {
         for (DType type : float_types) {
-            Context context;
+            TestContext context;
             const Case c{37, 65, true, true, 0, 0.1f};
             Norm forward(context, c, type, 0);
             ops::residual_norm(context, forward.args);
@@ -188,7 +188,7 @@ TEST_SUITE("ops/norm") {
     }
 
     TEST_CASE("backward: the bits of every output are the same for one and two threads") {
-        Context context;
+        TestContext context;
         const Case c{1000, 48, true, true, 0.1f, 0};
         Norm forward(context, c, DType::f32, 0);
         ops::residual_norm(context, forward.args);
@@ -209,7 +209,7 @@ TEST_SUITE("ops/norm") {
             if (c.rows == 0) continue;
             CAPTURE(c.rows);
             CAPTURE(c.cols);
-            Context context;
+            TestContext context;
             Norm norm(context, c, DType::f64, 0);
             ops::residual_norm(context, norm.args);
             NormBackward backward(context, c, DType::f64, norm.args.h, norm.args.rstd, true);
@@ -227,7 +227,7 @@ TEST_SUITE("ops/norm") {
     }
 
     TEST_CASE("arguments that do not fit are refused") {
-        Context context;
+        TestContext context;
         Norm norm(context, {4, 8, true, true, 0, 0}, DType::f32, 0);
         ops::ResidualNormArgs wrong = norm.args;
         wrong.gain = make(context, DType::f32, {7});

@@ -104,7 +104,7 @@ TEST_SUITE("ops/optimizer") {
     TEST_CASE("Adafactor equals the literal definition, step after step") {
         for (const bool scaled : {true, false}) {
             for (const DType type : {DType::f64, DType::f32}) {
-                Context context;
+                TestContext context;
                 std::vector<ops::AdafactorTensor> tensors;
                 std::vector<LiteralAdafactor> literal;
                 std::vector<Vector> parameters;
@@ -135,7 +135,7 @@ TEST_SUITE("ops/optimizer") {
     }
 
     TEST_CASE("a tensor without gradient keeps its weights and decays its state") {
-        Context context;
+        TestContext context;
         ops::AdafactorTensor t = adafactor_tensor(context, DType::f32, {128, 130}, 1);
         ops::AdafactorSettings settings;
         settings.rate = 0.1;
@@ -156,7 +156,7 @@ TEST_SUITE("ops/optimizer") {
 
     TEST_CASE("AdamW equals the literal definition, step after step") {
         for (const DType type : {DType::f64, DType::f32}) {
-            Context context;
+            TestContext context;
             std::vector<ops::AdamWTensor> tensors;
             std::vector<Vector> p, m, v;
             for (const Shape& shape : flat_shapes()) {
@@ -188,7 +188,7 @@ TEST_SUITE("ops/optimizer") {
     }
 
     TEST_CASE("bits depend neither on the number of threads nor on the other tensors") {
-        Context context;
+        TestContext context;
         std::vector<std::string> results;
         for (const int count : {1, 2, 3}) {
             for (const bool alone : {false, true}) {

@@ -47,7 +47,7 @@ TEST_SUITE("ops/rotary") {
             CAPTURE(c.size);
             CAPTURE(c.positions);
             for (const DType type : float_types) {
-                Context context;
+                TestContext context;
                 const Tensor x = random(context, type, {c.batch, c.positions, c.heads * c.size}, 1, 1, c.padding);
                 const Tensor expected = context.allocate(DType::f64, x.shape);
                 literal(c, x, expected);
@@ -60,7 +60,7 @@ TEST_SUITE("ops/rotary") {
 
     TEST_CASE("gradients, and turning back") {
         for (const Case& c : cases) {
-            Context context;
+            TestContext context;
             const Tensor x = random(context, DType::f64, {c.batch, c.positions, c.heads * c.size}, 1), table = table_of(context, c, DType::f64);
             const Tensor weights = random(context, DType::f64, x.shape, 2), gradient = convert(context, weights, DType::f64);
             ops::rotary(context, {gradient, c.heads, table, true});
@@ -79,7 +79,7 @@ TEST_SUITE("ops/rotary") {
     }
 
     TEST_CASE("products depend on differences of positions alone") {
-        Context context;
+        TestContext context;
         constexpr int64_t size = 16;
         const Tensor q = random(context, DType::f64, {1, 1, size}, 1), k = random(context, DType::f64, {1, 1, size}, 2);
         const auto product = [&](int64_t i, int64_t j) {
@@ -95,7 +95,7 @@ TEST_SUITE("ops/rotary") {
     }
 
     TEST_CASE("arguments that do not fit are refused") {
-        Context context;
+        TestContext context;
         const Tensor x = random(context, DType::f32, {2, 5, 12}, 1), table = table_of(context, {2, 5, 3, 4, 1e4}, DType::f32);
         CHECK_NOTHROW(ops::rotary(context, {x, 3, table}));
         CHECK_THROWS_AS(ops::rotary(context, {x, 4, table}), Error);                      // heads of odd width

@@ -37,7 +37,7 @@ TEST_SUITE("ops/route") {
                     for (int64_t e = 0; rule.kind == RouterKind::token_choice && seed % 2 == 0 && e < size.experts; ++e)
                         bias.push_back(std::floor(64 * uniform({seed, 4, 0, Purpose::sampling}, static_cast<uint64_t>(e))) / 128 - 0.25);
                     const ReferenceRoute expected = reference_route(logits, size.groups, size.experts, rule, mask, draws, bias, 7);
-                    Context context;
+                    TestContext context;
                     const Tensor weight = context.zeros(DType::f64, {tokens, size.experts}), statistics = context.zeros(DType::f64, {1, static_cast<int64_t>(RouteStatistic::count)});
                     std::copy(expected.weight.begin(), expected.weight.end(), weight.as<double>());
                     std::copy(expected.statistics.begin(), expected.statistics.end(), statistics.as<double>());

@@ -31,7 +31,7 @@ TEST_SUITE("ops/row_gate") {
         for (const auto& [rows, cols] : sizes)
             for (const DType type : float_types) {
                 CAPTURE(rows);
-                Context context;
+                TestContext context;
                 const Operands o(context, rows, cols, type);
                 const Tensor out = context.allocate(DType::f64, {rows, cols}), d_in = context.allocate(DType::f64, {rows, cols}), d_logit = context.allocate(DType::f64, {rows, 1});
                 for (int64_t r = 0; r < rows; ++r) {
@@ -54,7 +54,7 @@ TEST_SUITE("ops/row_gate") {
 
     TEST_CASE("gradients, also in place") {
         for (const auto& [rows, cols] : sizes) {
-            Context context;
+            TestContext context;
             Operands o(context, rows, cols, DType::f64);
             o.backward(context);
             const auto loss = [&] {
@@ -72,7 +72,7 @@ TEST_SUITE("ops/row_gate") {
     }
 
     TEST_CASE("arguments that do not fit are refused") {
-        Context context;
+        TestContext context;
         const Operands o(context, 4, 8, DType::bf16);
         CHECK_THROWS_AS(ops::row_gate(context, {o.in, o.d_logit, o.out}), Error);  // a logit in bf16
         CHECK_THROWS_AS(ops::row_gate(context, {o.in, o.logit, o.logit}), Error);

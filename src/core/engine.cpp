@@ -1,0 +1,39 @@
+#include "core/engine.hpp"
+
+#include "core/parallel.hpp"
+
+#include <cstdlib>
+#include <cstring>
+
+namespace flanmoe {
+
+namespace {
+
+class HostEngine : public Engine {
+public:
+    void* allocate(int64_t bytes) override { return std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64)); }
+    void release(void* memory) override { std::free(memory); }
+    void zero(void* memory, int64_t bytes) override {
+        parallel_for(bytes, 1 << 20, [&](int64_t begin, int64_t end) { std::memset(static_cast<char*>(memory) + begin, 0, static_cast<size_t>(end - begin)); });
+    }
+    void upload(void* to, const void* host, int64_t bytes) override { move(to, host, bytes); }
+    void download(void* host, const void* from, int64_t bytes) override { move(host, from, bytes); }
+    void copy(void* to, const void* from, int64_t bytes) override { move(to, from, bytes); }
+    void synchronize() override {}
+
+private:
+    static void move(void* to, const void* from, int64_t bytes) {
+        if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+    }
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_host_engine() { return std::make_unique<HostEngine>(); }
+
+Engine& host_engine() {
+    static HostEngine engine;
+    return engine;
+}
+
+}  // namespace flanmoe
