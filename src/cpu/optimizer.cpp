@@ -10,6 +10,7 @@
 #include "core/parallel.hpp"
 
 #include <cmath>
+#include <optional>
 
 namespace flanmoe::cpu {
 
@@ -252,16 +253,27 @@ void run_adamw(std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettin
     });
 }
 
-}  // namespace
-
-void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings) {
-    if (tensors[0].parameter.dtype == DType::f64) return run_adafactor<double>(context, tensors, settings);
-    run_adafactor<float>(context, tensors, settings);
+/// The settings with clipping done, if the gradients may be applied.
+template <class Settings>
+std::optional<Settings> clipped(Settings settings) {
+    if (settings.squared_norm) settings.gradient_scale = ops::clipped_scale(settings.gradient_scale, *settings.squared_norm.template as<double>(), settings.clip);
+    return std::isnan(settings.gradient_scale) ? std::nullopt : std::optional(settings);
 }
 
-void adamw(Context&, std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettings& settings) {
-    if (tensors[0].parameter.dtype == DType::f64) return run_adamw<double>(tensors, settings);
-    run_adamw<float>(tensors, settings);
+}  // namespace
+
+void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& given) {
+    const auto settings = clipped(given);
+    if (!settings) return;
+    if (tensors[0].parameter.dtype == DType::f64) return run_adafactor<double>(context, tensors, *settings);
+    run_adafactor<float>(context, tensors, *settings);
+}
+
+void adamw(Context&, std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettings& given) {
+    const auto settings = clipped(given);
+    if (!settings) return;
+    if (tensors[0].parameter.dtype == DType::f64) return run_adamw<double>(tensors, *settings);
+    run_adamw<float>(tensors, *settings);
 }
 
 }  // namespace flanmoe::cpu

@@ -4,6 +4,8 @@
 #include "ops/run.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 namespace flanmoe::cpu {
 void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings);
@@ -19,7 +21,19 @@ void check_pair(const Tensor& parameter, const Tensor& gradient, DType type) {
     require(is_vector(parameter, type, parameter.elements()) && is_vector(gradient, type, parameter.elements()), "compact parameters and gradients of one type");
 }
 
+template <class Settings>
+void check_scale(const Settings& settings) {
+    require(std::isfinite(settings.gradient_scale), "a finite factor of the gradients");
+    require(settings.squared_norm ? is_vector(settings.squared_norm, DType::f64, 1) : settings.clip == 0, "one squared norm in double, or no clipping");
+}
+
 }  // namespace
+
+double clipped_scale(double scale, double squared_norm, double clip) {
+    const double norm = std::sqrt(squared_norm);
+    if (!(norm < largest_gradient_norm)) return std::numeric_limits<double>::quiet_NaN();
+    return clip > 0 && norm > clip ? scale * (clip / norm) : scale;
+}
 
 bool adafactor_factors(const Shape& shape, int64_t minimum_dimension) {
     return shape.rank == 2 && std::min(shape[0], shape[1]) >= minimum_dimension;
@@ -39,6 +53,7 @@ void adafactor(Context& context, std::span<const AdafactorTensor> tensors, const
                     "factors as long as the smaller (v_row) and the larger dimension (v_col)");
         }
     }
+    check_scale(settings);
     dispatch(context, type, [&] { cpu::adafactor(context, tensors, settings); });
 }
 
@@ -49,6 +64,7 @@ void adamw(Context& context, std::span<const AdamWTensor> tensors, const AdamWSe
         check_pair(t.parameter, t.gradient, type);
         require(is_vector(t.m, type, t.parameter.elements()) && is_vector(t.v, type, t.parameter.elements()), "moments like the parameter");
     }
+    check_scale(settings);
     dispatch(context, type, [&] { cpu::adamw(context, tensors, settings); });
 }
 

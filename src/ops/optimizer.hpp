@@ -5,7 +5,9 @@
 //   sizes the last counts as larger), u = g (v_row / mean v_row)^-1/2 v_col^-1/2;  unfactored: v <- decay v + (1 - decay) q, u = g v^-1/2;
 //   u <- u / max(1, rms(u) / clipping_threshold);  parameter <- parameter - rate * (scale_by_parameter ? max(rms(parameter), minimum_scale) : 1) * u.
 // AdamW: parameter <- parameter (1 - rate weight_decay); m, v with bias correction by t + 1; parameter -= rate m^ / (sqrt(v^) + epsilon).
-// Every expert's matrix is a tensor of its own: its statistics are. Gradients are multiplied by gradient_scale (clipping) as they are read.
+// Every expert's matrix is a tensor of its own: its statistics are.
+// Gradients are multiplied by gradient_scale as they are read; where the sum of their squares is given, by clipped_scale, so that the host need not know it:
+//   norm = sqrt(squared_norm);  norm < largest_gradient_norm: gradient_scale min(1, clip / norm);  else, not finite too: neither parameters nor state change.
 // All tensors of one type: f32 or f64. Sums within a tensor have a fixed order.
 #pragma once
 
@@ -14,6 +16,11 @@
 #include <span>
 
 namespace flanmoe::ops {
+
+/// From this global norm on a gradient is refused, as one that is not finite is: its square still fits into 32-bit second moments.
+inline constexpr double largest_gradient_norm = 1e18;
+/// What gradients are multiplied by, the formula above, clip = 0 meaning none; NaN = nothing shall change.
+double clipped_scale(double scale, double squared_norm, double clip);
 
 struct AdafactorTensor {
     Tensor parameter, gradient;  ///< [n] or [rows, cols]
@@ -28,6 +35,8 @@ struct AdafactorSettings {
     double minimum_scale = 1e-3;
     bool scale_by_parameter = true;
     double gradient_scale = 1;
+    Tensor squared_norm;  ///< optional f64 [1]: of all gradients, before gradient_scale
+    double clip = 0;      ///< largest norm, with squared_norm; 0 = any
 };
 /// True if T5X would factor this shape: two dimensions, both at least `minimum_dimension`.
 bool adafactor_factors(const Shape& shape, int64_t minimum_dimension);
@@ -41,6 +50,8 @@ struct AdamWSettings {
     double rate = 0, beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
     int64_t step = 0;  ///< t, from 0
     double gradient_scale = 1;
+    Tensor squared_norm;  ///< as in AdafactorSettings
+    double clip = 0;
 };
 void adamw(Context& context, std::span<const AdamWTensor> tensors, const AdamWSettings& settings);
 

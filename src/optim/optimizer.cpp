@@ -40,10 +40,10 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store)
     }
 }
 
-void Optimizer::update(Context& context, int64_t step, double rate, double gradient_scale) {
+void Optimizer::update(Context& context, int64_t step, double rate, double gradient_scale, const Tensor& squared_norm, double clip) {
     auto part = context.part("optimizer");
     if (config_.kind == OptimizerKind::adamw) {
-        ops::adamw(context, adamw_, {rate, config_.beta1, config_.beta2, config_.epsilon, config_.weight_decay, step, gradient_scale});
+        ops::adamw(context, adamw_, {rate, config_.beta1, config_.beta2, config_.epsilon, config_.weight_decay, step, gradient_scale, squared_norm, clip});
         return;
     }
     ops::AdafactorSettings settings;
@@ -53,7 +53,7 @@ void Optimizer::update(Context& context, int64_t step, double rate, double gradi
     settings.clipping_threshold = config_.clipping_threshold;
     settings.minimum_scale = config_.minimum_scale;
     settings.scale_by_parameter = config_.scale_by_parameter;
-    settings.gradient_scale = gradient_scale;
+    settings.gradient_scale = gradient_scale, settings.squared_norm = squared_norm, settings.clip = clip;
     ops::adafactor(context, adafactor_, settings);
 }
 
@@ -61,15 +61,19 @@ void Optimizer::reset() {
     for (const auto& [name, t] : state_) engine_->zero(t.data, t.bytes());
 }
 
-double gradient_norm(Context& context, const ParameterStore& store) {
-    auto part = context.part("gradient norm");
-    Arena::Scope scope(context.arena);
-    const Tensor sum = context.zeros(DType::f64, {1});
+void gradient_squares(Context& context, const ParameterStore& store, const Tensor& sum) {
     bool any_frozen = false;
     for (const Parameter& p : store.records()) any_frozen |= p.frozen;
     if (!any_frozen) ops::sum_of_squares(context, store.flat_gradient(), sum);  // the gaps between groups are zero
     for (const Parameter& p : store.records())
         for (int64_t e = 0; any_frozen && !p.frozen && e < p.tensors(); ++e) ops::sum_of_squares(context, store.gradient(p, e), sum);
+}
+
+double gradient_norm(Context& context, const ParameterStore& store) {
+    auto part = context.part("gradient norm");
+    Arena::Scope scope(context.arena);
+    const Tensor sum = context.zeros(DType::f64, {1});
+    gradient_squares(context, store, sum);
     return std::sqrt(context.download<double>(sum)[0]);
 }
 

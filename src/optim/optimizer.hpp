@@ -23,8 +23,10 @@ public:
     /// State is zero and lives as long as the optimizer; the store must outlive it and stay allocated.
     Optimizer(const OptimizerConfig& config, const ParameterStore& store);
 
-    /// Applies the store's gradients times gradient_scale to the master weights; step counts from 0. The compute copy is not refreshed.
-    void update(Context& context, int64_t step, double rate, double gradient_scale);
+    /// Applies the store's gradients times gradient_scale to the master weights; step counts from 0. The compute copy is not refreshed. With
+    /// `squared_norm` (gradient_squares) they are clipped to `clip` too, and not applied at all if they are not finite (ops/optimizer.hpp): the host
+    /// need not have read it.
+    void update(Context& context, int64_t step, double rate, double gradient_scale, const Tensor& squared_norm = {}, double clip = 0);
     /// Every slot under its name, in the order of the records.
     const std::vector<std::pair<std::string, Tensor>>& state() const { return state_; }
     void reset();
@@ -40,7 +42,9 @@ private:
     std::vector<ops::AdamWTensor> adamw_;
 };
 
-/// Global norm of the gradients of every parameter that is not frozen; not finite if any gradient is not.
+/// sum[0] += the squares of the gradients of every parameter that is not frozen (f64 [1]); not finite if any gradient is not.
+void gradient_squares(Context& context, const ParameterStore& store, const Tensor& sum);
+/// Their root on the host: global norm of the gradients of every parameter that is not frozen; not finite if any gradient is not.
 double gradient_norm(Context& context, const ParameterStore& store);
 
 }  // namespace flanmoe

@@ -5,8 +5,7 @@
 namespace flanmoe {
 
 bool StepGradients::finite() const {
-    constexpr double largest_norm = 1e18;  // its square still fits into the optimizer's 32-bit second moments
-    return std::isfinite(loss) && gradient_norm < largest_norm;
+    return std::isfinite(loss) && gradient_norm < ops::largest_gradient_norm;
 }
 
 TrainingTypes training_types(const TrainConfig& config) {

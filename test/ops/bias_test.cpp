@@ -9,15 +9,16 @@ using namespace flanmoe;
 using namespace flanmoe::test;
 
 namespace {
-constexpr int64_t sizes[][2] = {{1, 1}, {3, 17}, {17, 127}, {127, 3}, {200, 64}, {1000, 33}, {0, 5}};
+// Rows, columns, elements between rows; the last three are rows aligned to 16 bytes.
+constexpr int64_t sizes[][3] = {{1, 1, 3}, {3, 17, 3}, {17, 127, 3}, {127, 3, 3}, {200, 64, 3}, {1000, 33, 3}, {0, 5, 3}, {513, 264, 8}, {7, 1032, 0}, {3000, 8, 8}};
 }
 
 TEST_SUITE("ops/bias") {
     TEST_CASE("forward and backward agree with the definition in every type") {
-        for (const auto& [rows, cols] : sizes)
+        for (const auto& [rows, cols, padding] : sizes)
             for (const DType type : float_types) {
                 TestContext context;
-                const Tensor x = random(context, type, {rows, cols}, 1, 1, 3), bias = random(context, type, {cols}, 2);
+                const Tensor x = random(context, type, {rows, cols}, 1, 1, padding), bias = random(context, type, {cols}, 2);
                 const Tensor expected = context.allocate(DType::f64, {rows, cols}), sum = context.allocate(DType::f64, {1, cols});
                 const Tensor d_bias = random(context, accumulate_type(type), {cols}, 3);
                 for (int64_t c = 0; c < cols; ++c) {

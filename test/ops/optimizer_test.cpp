@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 using namespace flanmoe;
 using namespace flanmoe::test;
@@ -83,7 +84,7 @@ ops::AdafactorTensor adafactor_tensor(Context& context, DType type, Shape shape,
     return t;
 }
 
-const std::vector<Shape> shapes = {{1}, {17}, {3, 5}, {127, 300}, {128, 128}, {136, 128}, {130, 257}, {1, 40000}, {2, 200, 129}};
+const std::vector<Shape> shapes = {{1}, {17}, {3, 5}, {127, 300}, {128, 128}, {136, 128}, {130, 257}, {140, 1030}, {1, 40000}, {2, 200, 129}};
 /// Experts of the last shape are tensors of their own.
 std::vector<Shape> flat_shapes() {
     std::vector<Shape> all(shapes.begin(), shapes.end() - 1);
@@ -146,6 +147,39 @@ TEST_SUITE("ops/optimizer") {
         ops::adafactor(context, {&t, 1}, settings);
         CHECK(values(t.parameter) == before);
         for (size_t i = 0; i < state.size(); ++i) CHECK(get(t.v_col, 0, static_cast<int64_t>(i)) == doctest::Approx(state[i] / 2).epsilon(1e-6));
+    }
+
+    TEST_CASE("a squared norm in a tensor clips as the host's factor does, bit for bit, and keeps out what is not finite or too large") {
+        constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
+        for (const DType type : {DType::f64, DType::f32}) {
+            TestContext context;
+            const Tensor squared_norm = context.zeros(DType::f64, {1});
+            for (const auto& [norm, clip] : std::vector<std::pair<double, double>>{{9, 3}, {9, 0}, {2, 3}, {0, 3}, {nan, 3}, {infinity, 0}, {1e18, 3}}) {
+                CAPTURE(norm);
+                const bool applied = norm < 1e18;
+                std::vector<ops::AdafactorTensor> adafactor;
+                std::vector<ops::AdamWTensor> adamw;
+                for (int copy = 0; copy < 2; ++copy) {
+                    for (const Shape& shape : {Shape{130, 129}, Shape{17}}) adafactor.push_back(adafactor_tensor(context, type, shape, 5));
+                    adamw.push_back({random(context, type, {33}, 1), random(context, type, {33}, 2), random(context, type, {33}, 3), random(context, type, {33}, 4)});
+                    for (int64_t i = 0; i < 33; ++i) set(adamw.back().v, 0, i, std::abs(get(adamw.back().v, 0, i)));
+                }
+                squared_norm.as<double>()[0] = norm * norm;
+                ops::AdafactorSettings from_host, from_tensor;
+                from_host.rate = from_tensor.rate = 0.1, from_host.decay = from_tensor.decay = 0.5;
+                from_host.gradient_scale = 0.5 * (clip > 0 && norm > clip ? clip / norm : 1.0);
+                from_tensor.gradient_scale = 0.5, from_tensor.squared_norm = squared_norm, from_tensor.clip = clip;
+                ops::AdamWSettings adamw_host{0.01, 0.9, 0.999, 1e-8, 0.1, 3, from_host.gradient_scale}, adamw_tensor{0.01, 0.9, 0.999, 1e-8, 0.1, 3, 0.5, squared_norm, clip};
+                if (applied) ops::adafactor(context, {adafactor.data(), 2}, from_host), ops::adamw(context, {adamw.data(), 1}, adamw_host);
+                ops::adafactor(context, {adafactor.data() + 2, 2}, from_tensor), ops::adamw(context, {adamw.data() + 1, 1}, adamw_tensor);
+                for (size_t i = 0; i < 2; ++i) {
+                    CHECK(same_bits(adafactor[i].parameter, adafactor[i + 2].parameter));
+                    for (const auto slot : {&ops::AdafactorTensor::v, &ops::AdafactorTensor::v_row, &ops::AdafactorTensor::v_col})
+                        if (adafactor[i].*slot) CHECK(same_bits(adafactor[i].*slot, adafactor[i + 2].*slot));
+                }
+                for (const auto slot : {&ops::AdamWTensor::parameter, &ops::AdamWTensor::m, &ops::AdamWTensor::v}) CHECK(same_bits(adamw[0].*slot, adamw[1].*slot));
+            }
+        }
     }
 
     TEST_CASE("what is factored") {

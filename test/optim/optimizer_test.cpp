@@ -88,6 +88,23 @@ TEST_SUITE("optim/optimizer") {
         first.reset();
         for (const auto& [name, tensor] : first.state()) CHECK(tensor.as<float>()[0] == 0);
     }
+    TEST_CASE("clipping by the norm of a tensor is clipping by the norm; gradients that are not finite are not applied") {
+        ParameterStore a, b;
+        fill(a, 3), fill(b, 3);
+        OptimizerConfig config;
+        config.kind = OptimizerKind::adamw, config.epsilon = 0.1;
+        Optimizer first(config, a), second(config, b);
+        Context context;
+        const Tensor squares = context.zeros(DType::f64, {1});
+        gradient_squares(context, b, squares);
+        first.update(context, 0, 0.01, 2.0 / gradient_norm(context, a)), second.update(context, 0, 0.01, 1.0, squares, 2.0);
+        const auto weight = [](const ParameterStore& store) { return store.master(*store.find("norm")).as<float>()[3]; };
+        CHECK(weight(a) == weight(b));
+        b.gradient(b.records()[1], 1).as<float>()[14] = NAN;
+        gradient_squares(context, b, squares);
+        second.update(context, 1, 0.01, 1.0, squares, 2.0);
+        CHECK(weight(a) == weight(b));
+    }
     TEST_CASE("the gradient norm leaves frozen parameters out and shows what is not finite") {
         ParameterStore store;
         fill(store, 2);
