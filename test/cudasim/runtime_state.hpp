@@ -1,0 +1,31 @@
+// What the two halves of the simulated runtime share: streams.cpp (queues, graphs, launches) and device.cpp (errors, memory, the machine).
+#pragma once
+
+#include "cudasim/runtime_api.hpp"
+
+#include <mutex>
+
+namespace cudasim {
+
+/// Held by every call that touches what is below or a queue.
+std::recursive_mutex& mutex();
+Counters& count();
+
+/// Keeps the error for cudaGetLastError, and returns it.
+cudaError_t set_error(cudaError_t error);
+cudaError_t last_error();
+/// A kernel went wrong: keeps the sentence, drops all queued work, returns cudaErrorLaunchFailure.
+cudaError_t fail(std::string sentence);
+bool failed();
+
+std::string beyond_limits(const Launch& launch);  // scheduler.cpp: what hardware refuses
+
+cudaError_t queue_work(cudaStream_t stream, std::function<void()> work, const void* kernel = nullptr);
+bool capturing(cudaStream_t stream);
+/// An error, which also spoils the capture, if some stream captures.
+cudaError_t refuse_in_capture();
+void finish_all();
+void finish(cudaStream_t stream);
+void drop_work();
+
+}  // namespace cudasim
