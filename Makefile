@@ -8,9 +8,10 @@ ARCH ?= native
 PREFIX ?= /usr/local
 CONFIG ?= configs/model/t5-small.toml
 JOBS ?= $(shell nproc)
+comma := ,
 
 PACKAGES := g++ make libdnnl-dev libsentencepiece-dev libsimdjson-dev libfmt-dev libxxhash-dev libzstd-dev zlib1g-dev libcli11-dev libtomlplusplus-dev \
-            nlohmann-json3-dev doctest-dev
+            nlohmann-json3-dev doctest-dev libboost-context-dev
 
 ifdef SAN
 BUILD := build/san
@@ -27,33 +28,66 @@ FLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trappin
 LIBS := -Wl,-z,relro,-z,now -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz $(LDFLAGS)
 
 SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))
-TESTS := $(shell find test -name '*_test.cpp') test/main.cpp test/ops/check.cpp
+TESTS := $(shell find test -name '*_test.cpp' -not -path 'test/cudasim/*') test/main.cpp test/ops/check.cpp
 OBJECTS := $(SOURCES:%.cpp=$(BUILD)/%.o)
 TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
 
-# The CUDA implementations are built where there is a toolkit and there are any: for A100 (sm_80) and H100, H200 (sm_90a).
-CUDA_SOURCES := $(if $(NVCC),$(shell find cuda -name '*.cu'))
-ifneq ($(CUDA_SOURCES),)
+# The CUDA implementations are built where there is a toolkit: for A100 (sm_80) and H100, H200 (sm_90a), and as PTX for what comes later. The runtime is
+# linked statically and finds the driver when it runs, so the program starts on machines without either. fmt 9 wants to be told that nvcc knows constexpr.
+CUDA_SOURCES := $(shell find cuda -name '*.cu')
+ifneq ($(NVCC),)
 OBJECTS += $(CUDA_SOURCES:%.cu=$(BUILD)/%.o)
-FLAGS += -DFLANMOE_CUDA
-LIBS += -L$(dir $(realpath $(NVCC)))../lib64 -lcublasLt -lcublas -lcudart
-NVCCFLAGS := -std=c++20 -O3 -lineinfo -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a -Werror all-warnings -Isrc -DFLANMOE_CUDA -MMD -MP
+CUDA_HOME := $(abspath $(dir $(realpath $(NVCC)))..)
+CUDA_LIBRARIES := $(dir $(firstword $(wildcard $(foreach folder,lib64 lib targets/x86_64-linux/lib,$(CUDA_HOME)/$(folder)/libcudart_static.a))))
+CUDA_LIBS := -L$(CUDA_LIBRARIES) -Wl,-rpath,$(CUDA_LIBRARIES:/=) -lcudart_static -lrt -ldl -lpthread
+NVCCFLAGS := -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a \
+             -Werror all-warnings -DFMT_USE_CONSTEXPR=1 -Isrc -MMD -MP
+$(patsubst %.cpp,$(BUILD)/%.o,$(filter src/ops/%,$(SOURCES))): private FLAGS += -DFLANMOE_CUDA
 endif
+
+# The same sources for the simulator (test/cudasim/README.md). Of src/ only the operations' dispatch differs. In asan/, what runs on the simulated device is
+# compiled again with AddressSanitizer.
+SIM := $(BUILD)/sim
+SIM_SOURCES := $(CUDA_SOURCES) $(filter-out %_test.cpp,$(wildcard test/cudasim/*.cpp))
+SIM_TESTS := $(wildcard test/cudasim/*_test.cpp)
+SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -Itest -Itest/cudasim -Wno-unknown-pragmas
+SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(BUILD)/src/ops/%.o,$(OBJECTS)) \
+           $(patsubst %.cpp,$(if $(NVCC),$(BUILD),$(SIM))/%.o,$(filter src/ops/%,$(SOURCES)))
+SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/main.o,$(TEST_OBJECTS))
+SIM_OBJECTS := $(addsuffix .o,$(basename $(SIM_SOURCES:%=$(SIM)/%)))
+SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)
+ASAN_OBJECTS := $(patsubst $(SIM)/%,$(SIM)/asan/%,$(SIM_OBJECTS) $(SIM_TEST_OBJECTS))
+SIM_ASAN := -O1 -g -fsanitize=address,alignment -fno-sanitize-recover=all -fno-omit-frame-pointer
+# Suites whose operations have all their CUDA implementations.
+SIM_SUITES := cudasim/*$(foreach stem,$(filter-out matmul engine blas,$(CUDA_SOURCES:cuda/%.cu=%)),$(comma)ops/$(stem))
 
 all: $(BUILD)/flanmoe
 
 $(BUILD)/flanmoe: $(BUILD)/src/main.o $(BUILD)/flanmoe.a
-	$(CXX) $(FLAGS) -o $@ $^ $(LIBS)
+	$(CXX) $(FLAGS) -o $@ $^ $(LIBS) $(CUDA_LIBS)
 
 $(BUILD)/flanmoe-test: $(TEST_OBJECTS) $(BUILD)/flanmoe.a
-	$(CXX) $(FLAGS) -o $@ $^ $(LIBS)
+	$(CXX) $(FLAGS) -o $@ $^ $(LIBS) $(CUDA_LIBS)
+
+$(BUILD)/flanmoe-sim: $(BUILD)/src/main.o $(SIM)/flanmoe.a
+	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
+
+# Tests of operations, with --device cuda on the simulator, and of the simulator itself.
+$(BUILD)/flanmoe-sim-test: $(SIM_TEST_OBJECTS) $(SIM_OP_TESTS) $(SIM)/flanmoe.a
+	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
+
+$(BUILD)/flanmoe-sim-test-asan: $(ASAN_OBJECTS) $(SIM_OP_TESTS) $(SIM)/src.a
+	$(CXX) $(SIM_FLAGS) -fsanitize=address -o $@ $^ $(LIBS) -lboost_context
 
 # Times single operations (test/bench/ops_bench.cpp).
 $(BUILD)/ops-bench: $(BUILD)/test/bench/ops_bench.o $(BUILD)/flanmoe.a
-	$(CXX) $(FLAGS) -o $@ $^ $(LIBS)
+	$(CXX) $(FLAGS) -o $@ $^ $(LIBS) $(CUDA_LIBS)
 
-# A thin archive: only what a program uses is linked.
+# Thin archives: only what a program uses is linked.
 $(BUILD)/flanmoe.a: $(OBJECTS)
+$(SIM)/flanmoe.a: $(SIM_SRC) $(SIM_OBJECTS)
+$(SIM)/src.a: $(SIM_SRC)
+$(BUILD)/flanmoe.a $(SIM)/flanmoe.a $(SIM)/src.a:
 	@rm -f $@
 	ar rcsT $@ $^
 
@@ -62,6 +96,20 @@ $(BUILD)/flanmoe-test: | $(BUILD)/faults.so
 $(BUILD)/faults.so: test/faults/shim.cpp
 	@mkdir -p $(@D)
 	$(CXX) -std=c++20 -O1 -g -Wall -Wextra -Werror -shared -fPIC -o $@ $< -ldl
+
+
+$(SIM)/asan/%.o: %.cu $(BUILD)/flags | found
+	@mkdir -p $(@D)
+	$(CXX) $(SIM_FLAGS) $(SIM_ASAN) -x c++ -c -o $@ $<
+$(SIM)/asan/%.o: %.cpp $(BUILD)/flags | found
+	@mkdir -p $(@D)
+	$(CXX) $(SIM_FLAGS) $(SIM_ASAN) -c -o $@ $<
+$(SIM)/%.o: %.cu $(BUILD)/flags | found
+	@mkdir -p $(@D)
+	$(CXX) $(SIM_FLAGS) -x c++ -c -o $@ $<
+$(SIM)/%.o: %.cpp $(BUILD)/flags | found
+	@mkdir -p $(@D)
+	$(CXX) $(SIM_FLAGS) -c -o $@ $<
 
 $(BUILD)/%.o: %.cpp $(BUILD)/flags | found
 	@mkdir -p $(@D)
@@ -79,9 +127,9 @@ $(BUILD)/flags: always
 
 found:
 	@echo "compiler: $(shell $(CXX) --version 2>/dev/null | head -1 || true); instruction set: $(ARCH); $(if $(NVCC),CUDA: $(shell $(NVCC) --version \
-	| sed -n 's/.*release \([0-9.]*\).*/\1/p')$(if $(CUDA_SOURCES),, (no sources in cuda/ yet: CPU only)),no nvcc: CPU only)"
+	| sed -n 's/.*release \([0-9.]*\).*/\1/p'),no nvcc: CPU only)"
 
--include $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d $(BUILD)/test/bench/ops_bench.d
+-include $(SIM_OBJECTS:.o=.d) $(SIM_TEST_OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d $(BUILD)/test/bench/ops_bench.d
 
 setup:
 	@command -v dpkg-query > /dev/null || { echo "setup: not a Debian system; install the equivalents of: $(PACKAGES)"; exit 0; }; \
@@ -93,8 +141,9 @@ setup:
 	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y --no-install-recommends $$missing
 
 test: setup
-	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/flanmoe $(BUILD)/flanmoe-test
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/flanmoe $(BUILD)/flanmoe-test $(BUILD)/flanmoe-sim-test-asan
 	$(BUILD)/flanmoe-test $(if $(ONLY),-ts='$(ONLY)')
+	$(BUILD)/flanmoe-sim-test-asan --device cuda -ts='$(if $(ONLY),$(ONLY),$(SIM_SUITES))'
 	$(if $(ONLY),,FLANMOE=$(BUILD)/flanmoe test/cli/run.sh)
 
 quickstart: setup

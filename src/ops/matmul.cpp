@@ -9,6 +9,10 @@ void grouped_matmul(Context& context, const ops::GroupedMatmulArgs& args);
 void grouped_matmul_weight(Context& context, const ops::GroupedMatmulWeightArgs& args);
 }  // namespace flanmoe::cpu
 
+namespace flanmoe::cuda {
+void matmul(Context& context, const ops::MatmulArgs& args);
+}  // namespace flanmoe::cuda
+
 namespace flanmoe::ops {
 
 namespace {
@@ -25,7 +29,7 @@ void matmul(Context& context, const MatmulArgs& args) {
     require((args.transpose_b ? args.b.cols() : args.b.rows()) == k, "inner dimensions that agree");
     require((args.transpose_b ? args.b.rows() : args.b.cols()) == n, "as many columns in the result as in the right operand");
     context.flops += 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-    dispatch(context, args.a.dtype, [&] { cpu::matmul(context, args); });
+    dispatch(context, args.a.dtype, [&] { cpu::matmul(context, args); }, [&] { cuda::matmul(context, args); });
 }
 
 void grouped_matmul(Context& context, const GroupedMatmulArgs& args) {

@@ -7,6 +7,11 @@ void residual_norm(Context&, const ops::ResidualNormArgs&);
 void residual_norm_backward(Context&, const ops::ResidualNormBackwardArgs&);
 }  // namespace flanmoe::cpu
 
+namespace flanmoe::cuda {
+void residual_norm(Context&, const ops::ResidualNormArgs&);
+void residual_norm_backward(Context&, const ops::ResidualNormBackwardArgs&);
+}  // namespace flanmoe::cuda
+
 namespace flanmoe::ops {
 
 void residual_norm(Context& context, const ResidualNormArgs& args) {
@@ -19,7 +24,7 @@ void residual_norm(Context& context, const ResidualNormArgs& args) {
     require(args.h ? is_matrix(args.h, wide, rows, cols) : !args.delta, "an h like the residual, or none if there is no delta");
     require(is_vector(args.gain, wide, cols), "a gain for every column in the accumulation type");
     require(is_vector(args.rstd, wide, rows), "an rstd for every row in the accumulation type");
-    dispatch(context, type, [&] { cpu::residual_norm(context, args); });
+    dispatch(context, type, [&] { cpu::residual_norm(context, args); }, [&] { cuda::residual_norm(context, args); });
 }
 
 void residual_norm_backward(Context& context, const ResidualNormBackwardArgs& args) {
@@ -34,7 +39,7 @@ void residual_norm_backward(Context& context, const ResidualNormBackwardArgs& ar
     require(!args.d_delta || is_matrix(args.d_delta, type, rows, cols), "a d_delta like dy");
     require(args.d_delta.data != args.dh.data || (type == wide && !args.delta_dropout.active()), "dh and d_delta apart if they differ in type or by dropout");
     require(is_vector(args.d_gain, wide, cols), "a d_gain in the accumulation type for every column");
-    dispatch(context, type, [&] { cpu::residual_norm_backward(context, args); });
+    dispatch(context, type, [&] { cpu::residual_norm_backward(context, args); }, [&] { cuda::residual_norm_backward(context, args); });
 }
 
 }  // namespace flanmoe::ops

@@ -5,10 +5,11 @@
 
 namespace flanmoe::ops {
 
+// Defined where the CUDA implementations are linked, for the files of this folder only.
 #ifdef FLANMOE_CUDA
-inline constexpr bool with_cuda = true;
+constexpr bool with_cuda = true;
 #else
-inline constexpr bool with_cuda = false;
+constexpr bool with_cuda = false;
 #endif
 
 [[noreturn]] inline void refuse_cuda() { fail(Exit::hardware, "this program was built without CUDA; rebuild it where nvcc is found, or use --device cpu"); }

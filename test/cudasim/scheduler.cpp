@@ -1,6 +1,7 @@
 #include "cudasim/scheduler.hpp"
 
 #include "cudasim/fiber.hpp"
+#include "cudasim/runtime_state.hpp"
 #include "cudasim/workers.hpp"
 
 #include <fmt/format.h>
@@ -409,9 +410,6 @@ Options& options() {
     return options;
 }
 
-namespace {
-
-/// What hardware refuses.
 std::string beyond_limits(const Launch& launch) {
     const uint64_t threads = uint64_t{launch.block.x} * launch.block.y * launch.block.z;
     const auto refuse = [&](const std::string& what) { return fmt::format("kernel '{}' cannot be launched: {}", launch.name, what); };
@@ -422,8 +420,6 @@ std::string beyond_limits(const Launch& launch) {
     if (launch.shared_bytes > most_shared_bytes) return refuse(fmt::format("{} bytes of shared memory a block, hardware has at most {}", launch.shared_bytes, most_shared_bytes));
     return {};
 }
-
-}  // namespace
 
 std::string run(const Launch& launch) {
     if (std::string refusal = beyond_limits(launch); !refusal.empty()) return refusal;

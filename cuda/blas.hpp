@@ -1,0 +1,34 @@
+// cuBLASLt, found when first needed: the program starts on machines that have no CUDA libraries.
+#pragma once
+
+#include "core/tensor.hpp"
+
+#include <cuda_runtime.h>
+
+#include <memory>
+
+namespace flanmoe::cuda {
+
+/// out = op(a) op(b) (+ out if accumulate), row-major, op = identity or transpose; m, n, k >= 1. f32 without TF32; bf16 operands are summed in f32.
+struct Product {
+    int64_t m, n, k;
+    const void *a, *b;
+    void* out;
+    int64_t lda, ldb, ld_out;
+    bool transpose_a, transpose_b, accumulate;
+    DType in, out_type;
+};
+
+class Blas {
+public:
+    Blas();  ///< fails with Exit::hardware if the library cannot be loaded
+    ~Blas();
+    /// Queues it. What the library advises for a shape is asked for once.
+    void multiply(const Product& product, cudaStream_t stream);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace flanmoe::cuda

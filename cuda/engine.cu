@@ -1,0 +1,103 @@
+#include "engine.hpp"
+
+#include "blas.hpp"
+
+#include <cstdlib>
+
+namespace flanmoe::cuda {
+
+namespace {
+
+constexpr int oldest_architecture = 80;  ///< bf16 tensor cores and asynchronous copies: A100 and later
+
+std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
+
+// The one device that CUDA shows first; CUDA_VISIBLE_DEVICES chooses.
+cudaDeviceProp usable_device() {
+    int count = 0, driver = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    cudaGetLastError();
+    if (error == cudaErrorInsufficientDriver) {
+        cudaDriverGetVersion(&driver);
+        if (driver == 0) fail(Exit::hardware, "no NVIDIA driver is loaded on this machine; install one, or use --device cpu");
+        fail(Exit::hardware, "the NVIDIA driver supports CUDA {} and this program needs {}; update the driver, or use --device cpu", version(driver), version(CUDART_VERSION));
+    }
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
+        fail(Exit::hardware, "no GPU is visible to this process (nvidia-smi lists what is there, CUDA_VISIBLE_DEVICES hides); use --device cpu to run without");
+    if (error != cudaSuccess) fail(Exit::hardware, "the GPU cannot be used: {}; use --device cpu to run without", cudaGetErrorString(error));
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, 0), "looking at the GPU");
+    const int architecture = properties.major * 10 + properties.minor;
+    if (architecture < oldest_architecture)
+        fail(Exit::hardware, "{} has compute capability {}.{} and this program needs {}.{} (A100) or later; use --device cpu", properties.name, properties.major,
+             properties.minor, oldest_architecture / 10, oldest_architecture % 10);
+    return properties;
+}
+
+}  // namespace
+
+void check(cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    const std::string reason = cudaGetErrorString(error);
+    cudaGetLastError();  // what can be cleared is: the caller may catch the failure and go on
+    switch (error) {
+        case cudaErrorMemoryAllocation: fail(Exit::out_of_memory, "out of GPU memory at {}; reduce the micro-batch or the sequence length", what);
+        case cudaErrorNoKernelImageForDevice:
+        case cudaErrorDevicesUnavailable: fail(Exit::hardware, "the GPU cannot be used: {} (at {}); use --device cpu to run without", reason, what);
+        default: fail(Exit::internal, "CUDA failed at {}: {}", what, reason);
+    }
+}
+
+Engine::Engine() : properties_(usable_device()), managed_(std::getenv("FLANMOE_CUDA_MANAGED") != nullptr) {
+    check(cudaSetDevice(0), "taking the GPU (another process may hold it alone)");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+}
+
+Engine::~Engine() {
+    blas_.reset();
+    cudaStreamDestroy(stream_);
+}
+
+// Managed memory is for the tests of operations on hardware, whose tools read and write tensors on the host (with CUDA_LAUNCH_BLOCKING=1).
+void* Engine::allocate(int64_t bytes) {
+    void* memory = nullptr;
+    const size_t size = static_cast<size_t>(bytes);
+    const cudaError_t error = managed_ ? cudaMallocManaged(&memory, size, cudaMemAttachGlobal) : cudaMalloc(&memory, size);
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    check(error, "allocating GPU memory");
+    return memory;
+}
+
+void Engine::release(void* memory) { cudaFree(memory); }  // an earlier failure is reported by whatever waits for it, not here in destructors
+void Engine::zero(void* memory, int64_t bytes) { check(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_), "clearing GPU memory"); }
+void Engine::upload(void* to, const void* host, int64_t bytes) {
+    check(cudaMemcpyAsync(to, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the GPU");
+}
+void Engine::download(void* host, const void* from, int64_t bytes) {
+    check(cudaMemcpyAsync(host, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "a copy from the GPU");
+    synchronize();
+}
+void Engine::copy(void* to, const void* from, int64_t bytes) {
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_), "a copy on the GPU");
+}
+void Engine::synchronize() { check(cudaStreamSynchronize(stream_), "waiting for the GPU"); }
+
+bool Engine::separate_allocations() const {
+#ifdef FLANMOE_CUDASIM
+    return true;
+#else
+    return false;
+#endif
+}
+
+Blas& Engine::blas() {
+    if (!blas_) blas_ = std::make_unique<Blas>();
+    return *blas_;
+}
+
+std::unique_ptr<flanmoe::Engine> open_engine() { return std::make_unique<Engine>(); }
+
+}  // namespace flanmoe::cuda

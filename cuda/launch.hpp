@@ -1,0 +1,44 @@
+// The one way to start a kernel, and what choosing one needs.
+#pragma once
+
+#include "engine.hpp"
+
+namespace flanmoe::cuda {
+
+/// Queues kernel(arguments...) on the context's stream; nothing for an empty grid. `shared_bytes`: dynamic shared memory of a block, the sum of
+/// cuda::shared_bytes of what the kernel takes. `name` is what errors call it.
+template <class... Parameters, class... Arguments>
+void launch(Context& context, const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Arguments&&... arguments) {
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+    constexpr size_t without_asking = 48 << 10;
+    if (shared_bytes > without_asking) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
+    cudaLaunchConfig_t config{};
+    config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = engine_of(context).stream();
+#ifdef FLANMOE_CUDASIM
+    cudasim::name_next_launch(name);
+#endif
+    check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), name);
+}
+
+/// Blocks that cover `count` with `per_block` each.
+constexpr unsigned blocks_for(int64_t count, int64_t per_block) { return static_cast<unsigned>((count + per_block - 1) / per_block); }
+
+/// Calls body.operator()<T>() with T = float or bf16; operations in double run on the CPU.
+template <class Body>
+decltype(auto) with_storage(DType type, Body&& body) {
+    if (type == DType::bf16) return body.template operator()<bf16>();
+    require(type == DType::f32, "an element type of f32 or bf16");
+    return body.template operator()<float>();
+}
+template <class Body>
+decltype(auto) with_storages(DType first, DType second, Body&& body) {
+    return with_storage(first, [&]<class A>() { return with_storage(second, [&]<class B>() { return body.template operator()<A, B>(); }); });
+}
+
+/// Vectors of 16 bytes may be used: at a pointer; at the beginning of every row of a tensor (an empty tensor has none).
+inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+inline bool has_aligned_rows(const Tensor& tensor) {
+    return is_aligned(tensor.data) && (tensor.rows() <= 1 || tensor.ld * size_of(tensor.dtype) % 16 == 0);
+}
+
+}  // namespace flanmoe::cuda
