@@ -10,6 +10,10 @@ namespace flanmoe::cpu {
 void attention(Context& context, const ops::AttentionArgs& args);
 void attention_backward(Context& context, const ops::AttentionBackwardArgs& args);
 }  // namespace flanmoe::cpu
+namespace flanmoe::cuda {
+void attention(Context& context, const ops::AttentionArgs& args);
+void attention_backward(Context& context, const ops::AttentionBackwardArgs& args);
+}  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
 
@@ -81,7 +85,7 @@ int64_t bucket_of(const BucketRule& rule, int64_t relative) { return BucketTable
 void attention(Context& context, const AttentionArgs& args) {
     check(args);
     context.flops += 2 * flops_of_product(args);
-    dispatch(context, args.q.dtype, [&] { cpu::attention(context, args); });
+    dispatch(context, args.q.dtype, [&] { cpu::attention(context, args); }, [&] { cuda::attention(context, args); });
 }
 
 void attention_backward(Context& context, const AttentionBackwardArgs& args) {
@@ -93,7 +97,7 @@ void attention_backward(Context& context, const AttentionBackwardArgs& args) {
     require(!args.d_bias_table || (f.bias_table && is_matrix(args.d_bias_table, accumulate_type(f.q.dtype), f.buckets.count, f.heads)),
             "a bias gradient [buckets, heads] of the accumulation type");
     context.flops += 4 * flops_of_product(f);
-    dispatch(context, f.q.dtype, [&] { cpu::attention_backward(context, args); });
+    dispatch(context, f.q.dtype, [&] { cpu::attention_backward(context, args); }, [&] { cuda::attention_backward(context, args); });
 }
 
 }  // namespace flanmoe::ops

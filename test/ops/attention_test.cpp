@@ -24,6 +24,7 @@ struct Case {
     double scale = 1;
     int64_t window = 0;
     bool broadcast = false;  // one dropout mask for all queries
+    bool aligned = false;    // rows begin at multiples of 16 bytes
 };
 
 const Case cases[] = {
@@ -48,6 +49,11 @@ const Case cases[] = {
     {2, 2, 2, 3, 300, 16, true, true, Segments::none, 0, 290, 0, 1, 7},
     {3, 2, 2, 17, 17, 16, true, true, Segments::packed, 0, 0, 0.25f, 1, 0, true},
     {2, 6, 2, 130, 300, 16, false, false, Segments::packed, 0, 0, 0.1f, 1, 0, true},
+    {1, 2, 2, 129, 129, 64, true, false, Segments::none, 0, 0, 0.1f, 1, 0, false, true},  // one row more than tiles of 64 and 128 hold
+    {1, 1, 1, 300, 300, 8, true, true, Segments::none, 0, 0, 0, 1, 0, false, true},       // tiles whose distances share the last bucket
+    {2, 4, 2, 65, 65, 128, true, true, Segments::packed, 0, 0, 0.1f, 0.125, 0, false, true},
+    {1, 2, 1, 64, 200, 96, false, false, Segments::padded_keys, 0, 0, 0.1f, 0.125, 0, false, true},
+    {1, 2, 1, 4, 520, 40, true, false, Segments::padded_keys, 0, 0, 0.1f, 1, 0, false, true},  // few queries over many keys
 };
 
 /// Everything one case needs, in one type. q, k and v are slices of one fused tensor if they have the same length.
@@ -60,16 +66,17 @@ struct Operands {
         const int64_t width = c.heads * c.size, kv_width = c.kv_heads * c.size;
         ops::AttentionArgs& f = forward;
         ops::AttentionBackwardArgs& b = backward;
+        const auto padding = [&](int64_t odd) { return c.aligned ? 8 : odd; };
         if (c.queries == c.keys) {
-            fused = make(context, dtype, {c.batch, c.queries, width + 2 * kv_width}, 3), d_fused = make(context, dtype, fused.shape, 3);
+            fused = make(context, dtype, {c.batch, c.queries, width + 2 * kv_width}, padding(3)), d_fused = make(context, dtype, fused.shape, padding(3));
             const auto slice = [&](const Tensor& from, Tensor& q, Tensor& k, Tensor& v) {
                 q = from.columns(0, width), k = from.columns(width, kv_width), v = from.columns(width + kv_width, kv_width);
             };
             slice(fused, f.q, f.k, f.v), slice(d_fused, b.d_q, b.d_k, b.d_v);
         } else {
-            f.q = make(context, dtype, {c.batch, c.queries, width}, 5), b.d_q = make(context, dtype, f.q.shape, 1);
-            f.k = make(context, dtype, {c.batch, c.keys, kv_width}, 4), b.d_k = make(context, dtype, f.k.shape);
-            f.v = make(context, dtype, {c.batch, c.keys, kv_width}), b.d_v = make(context, dtype, f.v.shape, 2);
+            f.q = make(context, dtype, {c.batch, c.queries, width}, padding(5)), b.d_q = make(context, dtype, f.q.shape, padding(1));
+            f.k = make(context, dtype, {c.batch, c.keys, kv_width}, padding(4)), b.d_k = make(context, dtype, f.k.shape);
+            f.v = make(context, dtype, {c.batch, c.keys, kv_width}), b.d_v = make(context, dtype, f.v.shape, padding(2));
         }
         fill(f.q, 1), fill(f.k, 2), fill(f.v, 3);
         f.heads = c.heads, f.kv_heads = c.kv_heads, f.scale = c.scale, f.causal = c.causal, f.query_offset = c.offset;
@@ -96,8 +103,8 @@ struct Operands {
             f.dropout.length = static_cast<uint64_t>(c.queries), f.dropout.features = static_cast<uint64_t>(c.keys);
             f.dropout.first = 7 * f.dropout.length * f.dropout.features;
         }
-        f.out = make(context, dtype, f.q.shape, 7), f.log_sum = make(context, accumulate_type(dtype), {c.batch, c.heads, c.queries});
-        b.d_out = random(context, dtype, f.q.shape, 8, 1, 2);
+        f.out = make(context, dtype, f.q.shape, padding(7)), f.log_sum = make(context, accumulate_type(dtype), {c.batch, c.heads, c.queries});
+        b.d_out = random(context, dtype, f.q.shape, 8, 1, padding(2));
         if (c.bias) b.d_bias_table = context.zeros(accumulate_type(dtype), f.bias_table.shape);
     }
 
@@ -303,7 +310,8 @@ TEST_SUITE("ops/attention") {
                 ops::AttentionArgs one = whole.forward;
                 one.q = q, one.k = keys, one.v = values, one.out = out, one.log_sum = {}, one.query_offset = step;
                 ops::attention(context, one);
-                compare("attention decoding", out, expected, dtype, Kind::reduction);
+                // Probabilities are rounded to bf16 where a kernel multiplies them on matrix units, and not where it takes one query at a time.
+                compare("attention decoding", out, expected, dtype, dtype == DType::bf16 ? Kind::chain : Kind::reduction);
             }
         }
     }
