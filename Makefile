@@ -50,16 +50,17 @@ endif
 SIM := $(BUILD)/sim
 SIM_SOURCES := $(CUDA_SOURCES) $(filter-out %_test.cpp,$(wildcard test/cudasim/*.cpp))
 SIM_TESTS := $(wildcard test/cudasim/*_test.cpp)
-SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -Itest -Itest/cudasim -Wno-unknown-pragmas
+SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -I. -Itest -Itest/cudasim -Wno-unknown-pragmas
 SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(BUILD)/src/ops/%.o,$(OBJECTS)) \
            $(patsubst %.cpp,$(if $(NVCC),$(BUILD),$(SIM))/%.o,$(filter src/ops/%,$(SOURCES)))
+SIM_OPS := $(filter $(foreach folder,core ops cpu,$(BUILD)/src/$(folder)/% $(SIM)/src/$(folder)/%),$(SIM_SRC))
 SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/main.o,$(TEST_OBJECTS))
 SIM_OBJECTS := $(addsuffix .o,$(basename $(SIM_SOURCES:%=$(SIM)/%)))
 SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)
 ASAN_OBJECTS := $(patsubst $(SIM)/%,$(SIM)/asan/%,$(SIM_OBJECTS) $(SIM_TEST_OBJECTS))
 SIM_ASAN := -O1 -g -fsanitize=address,alignment -fno-sanitize-recover=all -fno-omit-frame-pointer
 # Suites whose operations have all their CUDA implementations.
-SIM_SUITES := cudasim/*$(foreach stem,$(filter-out matmul engine blas,$(CUDA_SOURCES:cuda/%.cu=%)),$(comma)ops/$(stem))
+SIM_SUITES := cudasim/*$(foreach stem,$(filter-out matmul engine blas,$(CUDA_SOURCES:cuda/%.cu=%)),$(comma)ops/$(stem)*)
 
 all: $(BUILD)/flanmoe
 
@@ -73,11 +74,11 @@ $(BUILD)/flanmoe-sim: $(BUILD)/src/main.o $(SIM)/flanmoe.a
 	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
 
 # Tests of operations, with --device cuda on the simulator, and of the simulator itself.
-$(BUILD)/flanmoe-sim-test: $(SIM_TEST_OBJECTS) $(SIM_OP_TESTS) $(SIM)/flanmoe.a
+$(BUILD)/flanmoe-sim-test: $(SIM_TEST_OBJECTS) $(SIM_OP_TESTS) $(SIM_OBJECTS) $(SIM_OPS)
 	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
 
-$(BUILD)/flanmoe-sim-test-asan: $(ASAN_OBJECTS) $(SIM_OP_TESTS) $(SIM)/src.a
-	$(CXX) $(SIM_FLAGS) -fsanitize=address -o $@ $^ $(LIBS) -lboost_context
+$(BUILD)/flanmoe-sim-test-asan: $(ASAN_OBJECTS) $(SIM_OP_TESTS) $(SIM_OPS)
+	$(CXX) $(SIM_FLAGS) -fsanitize=address,alignment -o $@ $^ $(LIBS) -lboost_context
 
 # Times single operations (test/bench/ops_bench.cpp).
 $(BUILD)/ops-bench: $(BUILD)/test/bench/ops_bench.o $(BUILD)/flanmoe.a
@@ -86,8 +87,7 @@ $(BUILD)/ops-bench: $(BUILD)/test/bench/ops_bench.o $(BUILD)/flanmoe.a
 # Thin archives: only what a program uses is linked.
 $(BUILD)/flanmoe.a: $(OBJECTS)
 $(SIM)/flanmoe.a: $(SIM_SRC) $(SIM_OBJECTS)
-$(SIM)/src.a: $(SIM_SRC)
-$(BUILD)/flanmoe.a $(SIM)/flanmoe.a $(SIM)/src.a:
+$(BUILD)/flanmoe.a $(SIM)/flanmoe.a:
 	@rm -f $@
 	ar rcsT $@ $^
 

@@ -6,6 +6,10 @@ namespace flanmoe::cpu {
 void activation(Context&, const ops::ActivationArgs&);
 void activation_backward(Context&, const ops::ActivationBackwardArgs&);
 }  // namespace flanmoe::cpu
+namespace flanmoe::cuda {
+void activation(Context&, const ops::ActivationArgs&);
+void activation_backward(Context&, const ops::ActivationBackwardArgs&);
+}  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
 
@@ -25,13 +29,13 @@ void check(const Tensor& in, bool gated, const Tensor& row_ids, const Tensor& ro
 
 void activation(Context& context, const ActivationArgs& args) {
     check(args.in, args.gated, args.row_ids, args.rows_used, args.out);
-    dispatch(context, args.out.dtype, [&] { cpu::activation(context, args); });
+    dispatch(context, args.out.dtype, [&] { cpu::activation(context, args); }, [&] { cuda::activation(context, args); });
 }
 
 void activation_backward(Context& context, const ActivationBackwardArgs& args) {
     check(args.in, args.gated, args.row_ids, args.rows_used, args.d_out);
     require(is_matrix(args.d_in, args.in.dtype, args.in.rows(), args.in.cols()), "a d_in like the input");
-    dispatch(context, args.d_out.dtype, [&] { cpu::activation_backward(context, args); });
+    dispatch(context, args.d_out.dtype, [&] { cpu::activation_backward(context, args); }, [&] { cuda::activation_backward(context, args); });
 }
 
 }  // namespace flanmoe::ops

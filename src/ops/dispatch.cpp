@@ -9,6 +9,12 @@ void gather_rows_backward(Context& context, const ops::GatherRowsBackwardArgs& a
 void combine(Context& context, const ops::CombineArgs& args);
 void combine_backward(Context& context, const ops::CombineBackwardArgs& args);
 }  // namespace flanmoe::cpu
+namespace flanmoe::cuda {
+void gather_rows(Context& context, const ops::GatherRowsArgs& args);
+void gather_rows_backward(Context& context, const ops::GatherRowsBackwardArgs& args);
+void combine(Context& context, const ops::CombineArgs& args);
+void combine_backward(Context& context, const ops::CombineBackwardArgs& args);
+}  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
 
@@ -32,14 +38,14 @@ void gather_rows(Context& context, const GatherRowsArgs& args) {
     require(is_float(args.in.dtype), "rows of f32, bf16 or f64");
     check_tables(args.tables, args.in.rows());
     require(is_rows(args.out, args.in.dtype, args.tables, args.in.cols()), "gathered rows [max_rows, D] of the input's type");
-    dispatch(context, args.in.dtype, [&] { cpu::gather_rows(context, args); });
+    dispatch(context, args.in.dtype, [&] { cpu::gather_rows(context, args); }, [&] { cuda::gather_rows(context, args); });
 }
 
 void gather_rows_backward(Context& context, const GatherRowsBackwardArgs& args) {
     require(is_float(args.d_in.dtype), "rows of f32, bf16 or f64");
     check_tables(args.tables, args.d_in.rows());
     require(is_rows(args.d_out, args.d_in.dtype, args.tables, args.d_in.cols()), "gradients of the gathered rows [max_rows, D]");
-    dispatch(context, args.d_out.dtype, [&] { cpu::gather_rows_backward(context, args); });
+    dispatch(context, args.d_out.dtype, [&] { cpu::gather_rows_backward(context, args); }, [&] { cuda::gather_rows_backward(context, args); });
 }
 
 void combine(Context& context, const CombineArgs& args) {
@@ -47,7 +53,7 @@ void combine(Context& context, const CombineArgs& args) {
     check_tables(args.tables, args.out.rows());
     require(is_rows(args.in, args.out.dtype, args.tables, args.out.cols()), "expert rows [max_rows, D] of the output's type");
     require(is_vector(args.gate, accumulate_type(args.out.dtype), args.tables.row_token.elements()), "gates [max_rows] of the accumulation type");
-    dispatch(context, args.in.dtype, [&] { cpu::combine(context, args); });
+    dispatch(context, args.in.dtype, [&] { cpu::combine(context, args); }, [&] { cuda::combine(context, args); });
 }
 
 void combine_backward(Context& context, const CombineBackwardArgs& args) {
@@ -57,7 +63,7 @@ void combine_backward(Context& context, const CombineBackwardArgs& args) {
     check_tables(args.tables, args.d_out.rows());
     require(is_rows(args.in, type, args.tables, args.d_out.cols()) && is_rows(args.d_in, type, args.tables, args.d_out.cols()), "expert rows [max_rows, D]");
     require(is_vector(args.gate, accumulate_type(type), rows) && is_vector(args.d_gate, accumulate_type(type), rows), "gates [max_rows] of the accumulation type");
-    dispatch(context, args.in.dtype, [&] { cpu::combine_backward(context, args); });
+    dispatch(context, args.in.dtype, [&] { cpu::combine_backward(context, args); }, [&] { cuda::combine_backward(context, args); });
 }
 
 }  // namespace flanmoe::ops

@@ -10,6 +10,10 @@ namespace flanmoe::cpu {
 void route(Context& context, const ops::RouteArgs& args);
 void route_backward(Context& context, const ops::RouteBackwardArgs& args);
 }  // namespace flanmoe::cpu
+namespace flanmoe::cuda {
+void route(Context& context, const ops::RouteArgs& args);
+void route_backward(Context& context, const ops::RouteBackwardArgs& args);
+}  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
 
@@ -79,7 +83,7 @@ void check_route(const RouteArgs& args) {
 
 void route(Context& context, const RouteArgs& args) {
     check_route(args);
-    dispatch(context, args.logits.dtype, [&] { cpu::route(context, args); });
+    dispatch(context, args.logits.dtype, [&] { cpu::route(context, args); }, [&] { cuda::route(context, args); });
 }
 
 void route_backward(Context& context, const RouteBackwardArgs& args) {
@@ -87,7 +91,7 @@ void route_backward(Context& context, const RouteBackwardArgs& args) {
     const Tensor& logits = args.forward.logits;
     require(is_vector(args.d_gate, logits.dtype, args.forward.row_gate.elements()), "gradients of the gates [max_rows]");
     require(is_matrix(args.d_logits, logits.dtype, logits.rows(), logits.cols()), "gradients of the logits [N, E]");
-    dispatch(context, args.forward.logits.dtype, [&] { cpu::route_backward(context, args); });
+    dispatch(context, args.forward.logits.dtype, [&] { cpu::route_backward(context, args); }, [&] { cuda::route_backward(context, args); });
 }
 
 }  // namespace flanmoe::ops

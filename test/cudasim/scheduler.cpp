@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -62,6 +63,9 @@ struct Thread {
     int polls = 0;
 };
 
+/// Thrown through the kernel that failed, up to the bottom of its fiber.
+struct Stop {};
+
 /// Lanes of a warp that wait for one another in the same operation.
 struct Group {
     unsigned mask, arrived;
@@ -84,13 +88,14 @@ class Worker {
 public:
     /// Empty, or the sentence of the block's failure.
     std::string run_block(const Launch& launch, uint3 block, uint64_t seed);
-    [[noreturn]] void fail(const std::string& what) { fail_block(fmt::format(", thread {}: {}", text(threadIdx), what)); }
+    [[noreturn]] void fail(const std::string& what) { fail_block(place() + ": " + what); }
     void give_way();
     int barrier(Barrier kind, bool predicate, const char* name, const Site& site);
     void warp_collective(const char* name, unsigned mask, const void* in, void* out, Complete complete, const Site& site);
     void after_atomic(const void* address, uint64_t seen);
     void* shared_piece(size_t offset, size_t bytes);
     unsigned current() const { return current_; }
+    std::string place() const { return fmt::format("kernel '{}', block {}, thread {}", launch_->name, text(blockIdx), text(threadIdx)); }
 
 private:
     struct Piece {
@@ -252,14 +257,19 @@ void Worker::fiber_main(boost::context::detail::transfer_t from) {
 /// Runs the current thread on this fiber, then others that have not begun, and waits in the pool when there is none; never returns.
 void Worker::run_threads(Fiber& own) {
     for (;;) {
-        launch_->body();
-        Thread& me = threads_[current_];
-        me.state = State::ended;
-        ++ended_;
-        const unsigned next = pick();
-        if (next == none && ended_ != count_) fail_stuck();
-        me.fiber = nullptr;
-        if (next == none) {
+        unsigned next = none;
+        try {
+            launch_->body();
+            threads_[current_].state = State::ended;
+            ++ended_;
+            next = pick();
+            if (next == none && ended_ != count_) fail_stuck();
+        } catch (const Stop&) {
+        } catch (const std::exception& error) {
+            failure_ = place() + ": " + error.what();
+        }
+        threads_[current_].fiber = nullptr;
+        if (next == none || !failure_.empty()) {
             free_.push_back(&own);
             own.switch_to(host_);
         } else if (!threads_[next].fiber) {
@@ -284,9 +294,8 @@ void Worker::wait() {
 }
 
 void Worker::fail_block(const std::string& what) {
-    failure_ = fmt::format("kernel '{}', block {}{}", launch_->name, text(blockIdx), what);
-    threads_[current_].fiber->switch_to(host_);
-    std::abort();  // nothing comes back here
+    failure_ = what;
+    throw Stop{};
 }
 
 std::string Worker::describe(unsigned t) const {
@@ -297,25 +306,26 @@ std::string Worker::describe(unsigned t) const {
 
 /// No thread can go on, and not all have ended: says which one waits for which.
 void Worker::fail_stuck() {
+    const std::string block = fmt::format("kernel '{}', block {}: ", launch_->name, text(blockIdx));
     for (unsigned t = 0; t < count_; ++t) {
         if (threads_[t].state != State::in_warp) continue;
         const unsigned first = t / warp_size * warp_size;
         for (unsigned l = 0; l < warp_size; ++l) {
             if (!(threads_[t].mask >> l & 1)) continue;
             const unsigned other = first + l;
-            if (other >= count_) fail_block(fmt::format(": {}, whose mask 0x{:08x} names lane {}, but the warp has only {} threads", describe(t), threads_[t].mask, l, count_ - first));
+            if (other >= count_) fail_block(block + fmt::format("{}, whose mask 0x{:08x} names lane {}, but the warp has only {} threads", describe(t), threads_[t].mask, l, count_ - first));
             const Thread& o = threads_[other];
             if (o.state == State::in_warp && o.mask == threads_[t].mask && same(o.site, threads_[t].site)) continue;
-            fail_block(fmt::format(": {} with mask 0x{:08x} for lane {}, which does not arrive: {}{}", describe(t), threads_[t].mask, l, describe(other),
+            fail_block(block + fmt::format("{} with mask 0x{:08x} for lane {}, which does not arrive: {}{}", describe(t), threads_[t].mask, l, describe(other),
                              o.state == State::in_warp ? fmt::format(" with mask 0x{:08x}", o.mask) : ""));
         }
     }
     for (unsigned t = 0; t < count_; ++t) {
         if (threads_[t].state != State::at_barrier) continue;
         for (unsigned other = 0; other < count_; ++other)
-            if (threads_[other].state != State::at_barrier) fail_block(fmt::format(": a barrier that not all threads reach: {}, {}", describe(t), describe(other)));
+            if (threads_[other].state != State::at_barrier) fail_block(block + fmt::format("a barrier that not all threads reach: {}, {}", describe(t), describe(other)));
     }
-    fail_block(": no thread of the block can go on");
+    fail_block(block + "no thread of the block can go on");
 }
 
 void Worker::give_way() {
@@ -454,3 +464,10 @@ std::string run(const Launch& launch) {
 }
 
 }  // namespace cudasim
+
+#ifdef __SANITIZE_ADDRESS__
+/// Called by AddressSanitizer before it reports: it knows the line, not whose it is.
+extern "C" void __asan_on_error() {
+    if (cudasim::worker) std::fprintf(stderr, "%s:\n", cudasim::worker->place().c_str());
+}
+#endif

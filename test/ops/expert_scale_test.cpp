@@ -14,7 +14,7 @@ struct Size {
     std::vector<int32_t> offsets;
     int64_t rows, cols;
 };
-const std::vector<Size> sizes = {{{0, 1}, 1, 1}, {{0, 2, 2, 5}, 7, 17}, {{0, 0, 127, 130}, 130, 3}, {{0, 3, 9}, 9, 700}};
+const std::vector<Size> sizes = {{{0, 1}, 1, 1}, {{0, 2, 2, 5}, 7, 17}, {{0, 0, 127, 130}, 130, 3}, {{0, 3, 9}, 9, 700}, {{0, 40, 40, 57, 58}, 60, 264}};
 
 Tensor offsets_of(Context& context, const Size& size) {
     const Tensor t = make(context, DType::i32, {static_cast<int64_t>(size.offsets.size())});

@@ -15,7 +15,7 @@ using ops::RouteStatistic;
 
 /// One routing with its memory.
 struct Routed {
-    Context context;
+    TestContext context;
     ops::RouteArgs args;
 
     Routed(DType type, const std::vector<double>& logits, int64_t groups, int64_t experts, const RouteRule& rule, const std::vector<int>& mask = {},

@@ -12,15 +12,17 @@ using namespace flanmoe::test;
 
 namespace {
 
-constexpr int64_t sizes[][2] = {{1, 1}, {3, 17}, {17, 127}, {127, 3}, {40, 128}, {0, 5}};
+// Rows, columns, elements between rows; with 8 of them rows are aligned to 16 bytes.
+constexpr int64_t sizes[][3] = {{1, 1, 1}, {3, 17, 1}, {17, 127, 1}, {127, 3, 1}, {40, 128, 1}, {0, 5, 1}, {40, 128, 8}, {9, 520, 8}, {21, 1028, 4}};
 
 double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 struct Operands {
     Tensor in, logit, out, d_out, d_in, d_logit;
-    Operands(Context& context, int64_t rows, int64_t cols, DType type)
-        : in(random(context, type, {rows, cols}, 1, 1, 2)), logit(random(context, accumulate_type(type), {rows, 1}, 2, 4)), out(random(context, type, {rows, cols}, 3, 1, 1)),
-          d_out(random(context, type, {rows, cols}, 4)), d_in(make(context, type, {rows, cols}, 1)), d_logit(make(context, type, {rows, 1})) {}
+    Operands(Context& context, int64_t rows, int64_t cols, int64_t padding, DType type)
+        : in(random(context, type, {rows, cols}, 1, 1, 2 * padding)), logit(random(context, accumulate_type(type), {rows, 1}, 2, 4)),
+          out(random(context, type, {rows, cols}, 3, 1, padding)), d_out(random(context, type, {rows, cols}, 4)), d_in(make(context, type, {rows, cols}, padding)),
+          d_logit(make(context, type, {rows, 1})) {}
     void backward(Context& context) const { ops::row_gate_backward(context, {in, logit, d_out, d_in, d_logit}); }
 };
 
@@ -28,11 +30,11 @@ struct Operands {
 
 TEST_SUITE("ops/row_gate") {
     TEST_CASE("every type agrees with the definition") {
-        for (const auto& [rows, cols] : sizes)
+        for (const auto& [rows, cols, padding] : sizes)
             for (const DType type : float_types) {
                 CAPTURE(rows);
                 TestContext context;
-                const Operands o(context, rows, cols, type);
+                const Operands o(context, rows, cols, padding, type);
                 const Tensor out = context.allocate(DType::f64, {rows, cols}), d_in = context.allocate(DType::f64, {rows, cols}), d_logit = context.allocate(DType::f64, {rows, 1});
                 for (int64_t r = 0; r < rows; ++r) {
                     const double s = sigmoid(get(o.logit, r, 0));
@@ -53,9 +55,9 @@ TEST_SUITE("ops/row_gate") {
     }
 
     TEST_CASE("gradients, also in place") {
-        for (const auto& [rows, cols] : sizes) {
+        for (const auto& [rows, cols, padding] : sizes) {
             TestContext context;
-            Operands o(context, rows, cols, DType::f64);
+            Operands o(context, rows, cols, padding, DType::f64);
             o.backward(context);
             const auto loss = [&] {
                 Arena::Scope scope(context.arena);
@@ -73,7 +75,7 @@ TEST_SUITE("ops/row_gate") {
 
     TEST_CASE("arguments that do not fit are refused") {
         TestContext context;
-        const Operands o(context, 4, 8, DType::bf16);
+        const Operands o(context, 4, 8, 1, DType::bf16);
         CHECK_THROWS_AS(ops::row_gate(context, {o.in, o.d_logit, o.out}), Error);  // a logit in bf16
         CHECK_THROWS_AS(ops::row_gate(context, {o.in, o.logit, o.logit}), Error);
     }

@@ -1,0 +1,30 @@
+// Rows in pieces of eight elements, in vectors of 16 bytes where rows are aligned to them. Which lane has which columns, and so the order of a sum over a row,
+// does not depend on the alignment.
+#pragma once
+
+#include "device.cuh"
+
+namespace flanmoe::cuda {
+
+constexpr int row_piece = 8;
+
+/// Elements of the piece at column c that a row of `width` has.
+__device__ inline int piece_length(int64_t width, int64_t c) { return static_cast<int>(min(int64_t{row_piece}, width - c)); }
+
+/// x[j] = from[j] for j < n, 0 beyond.
+template <bool aligned, class T>
+__device__ inline void load_piece(const T* from, int n, float (&x)[row_piece]) {
+    if constexpr (aligned) return load_floats<row_piece>(from, n, x);
+#pragma unroll
+    for (int j = 0; j < row_piece; ++j) x[j] = j < n ? to_float(from[j]) : 0.0f;
+}
+/// to[j] = x[j] for j < n.
+template <bool aligned, class T>
+__device__ inline void store_piece(T* to, int n, const float (&x)[row_piece]) {
+    if constexpr (aligned) return store_floats<row_piece>(to, n, x);
+#pragma unroll
+    for (int j = 0; j < row_piece; ++j)
+        if (j < n) to[j] = from_float<T>(x[j]);
+}
+
+}  // namespace flanmoe::cuda
