@@ -14,17 +14,23 @@ __device__ inline int piece_length(int64_t width, int64_t c) { return static_cas
 /// x[j] = from[j] for j < n, 0 beyond.
 template <bool aligned, class T>
 __device__ inline void load_piece(const T* from, int n, float (&x)[row_piece]) {
-    if constexpr (aligned) return load_floats<row_piece>(from, n, x);
+    if constexpr (aligned) {
+        load_floats<row_piece>(from, n, x);
+    } else {
 #pragma unroll
-    for (int j = 0; j < row_piece; ++j) x[j] = j < n ? to_float(from[j]) : 0.0f;
+        for (int j = 0; j < row_piece; ++j) x[j] = j < n ? to_float(from[j]) : 0.0f;
+    }
 }
 /// to[j] = x[j] for j < n.
 template <bool aligned, class T>
 __device__ inline void store_piece(T* to, int n, const float (&x)[row_piece]) {
-    if constexpr (aligned) return store_floats<row_piece>(to, n, x);
+    if constexpr (aligned) {
+        store_floats<row_piece>(to, n, x);
+    } else {
 #pragma unroll
-    for (int j = 0; j < row_piece; ++j)
-        if (j < n) to[j] = from_float<T>(x[j]);
+        for (int j = 0; j < row_piece; ++j)
+            if (j < n) to[j] = from_float<T>(x[j]);
+    }
 }
 
 }  // namespace flanmoe::cuda
