@@ -6,6 +6,7 @@
 
 #include "core/context.hpp"
 #include "core/engine.hpp"
+#include "tables.hpp"
 
 #include <cuda_runtime.h>
 
@@ -35,12 +36,14 @@ public:
     cudaStream_t stream() const { return stream_; }
     const cudaDeviceProp& properties() const { return properties_; }
     Blas& blas();  ///< loaded at the first call
+    TableCache& tables() { return tables_; }
 
 private:
     cudaStream_t stream_ = nullptr;
     cudaDeviceProp properties_{};
     bool managed_ = false;
     std::unique_ptr<Blas> blas_;
+    TableCache tables_{*this};
 };
 
 /// The engine of a CUDA context.

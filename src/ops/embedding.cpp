@@ -6,6 +6,10 @@ namespace flanmoe::cpu {
 void embedding(Context&, const ops::EmbeddingArgs&);
 void embedding_backward(Context&, const ops::EmbeddingBackwardArgs&);
 }  // namespace flanmoe::cpu
+namespace flanmoe::cuda {
+void embedding(Context&, const ops::EmbeddingArgs&);
+void embedding_backward(Context&, const ops::EmbeddingBackwardArgs&);
+}  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
 
@@ -14,7 +18,7 @@ void embedding(Context& context, const EmbeddingArgs& args) {
     require(is_float(type) && is_matrix(args.table, type, args.table.rows(), args.table.cols()), "a floating table");
     require(is_matrix(args.out, type, args.out.rows(), args.table.cols()), "an output of the table's type and width");
     require(is_vector(args.ids, DType::i32, args.out.rows()), "an i32 id for every row of the output");
-    dispatch(context, args.out.dtype, [&] { cpu::embedding(context, args); });
+    dispatch(context, args.out.dtype, [&] { cpu::embedding(context, args); }, [&] { cuda::embedding(context, args); });
 }
 
 void embedding_backward(Context& context, const EmbeddingBackwardArgs& args) {
@@ -23,7 +27,7 @@ void embedding_backward(Context& context, const EmbeddingBackwardArgs& args) {
     require(is_matrix(args.d_table, accumulate_type(type), args.d_table.rows(), args.d_out.cols()),
             "a d_table of d_out's width in the accumulation type");
     require(is_vector(args.ids, DType::i32, args.d_out.rows()), "an i32 id for every row of d_out");
-    dispatch(context, args.d_out.dtype, [&] { cpu::embedding_backward(context, args); });
+    dispatch(context, args.d_out.dtype, [&] { cpu::embedding_backward(context, args); }, [&] { cuda::embedding_backward(context, args); });
 }
 
 }  // namespace flanmoe::ops

@@ -11,6 +11,10 @@ namespace flanmoe::cpu {
 void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings);
 void adamw(Context& context, std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettings& settings);
 }  // namespace flanmoe::cpu
+namespace flanmoe::cuda {
+void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings);
+void adamw(Context& context, std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettings& settings);
+}  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
 
@@ -54,7 +58,7 @@ void adafactor(Context& context, std::span<const AdafactorTensor> tensors, const
         }
     }
     check_scale(settings);
-    dispatch(context, type, [&] { cpu::adafactor(context, tensors, settings); });
+    dispatch(context, type, [&] { cpu::adafactor(context, tensors, settings); }, [&] { cuda::adafactor(context, tensors, settings); });
 }
 
 void adamw(Context& context, std::span<const AdamWTensor> tensors, const AdamWSettings& settings) {
@@ -65,7 +69,7 @@ void adamw(Context& context, std::span<const AdamWTensor> tensors, const AdamWSe
         require(is_vector(t.m, type, t.parameter.elements()) && is_vector(t.v, type, t.parameter.elements()), "moments like the parameter");
     }
     check_scale(settings);
-    dispatch(context, type, [&] { cpu::adamw(context, tensors, settings); });
+    dispatch(context, type, [&] { cpu::adamw(context, tensors, settings); }, [&] { cuda::adamw(context, tensors, settings); });
 }
 
 }  // namespace flanmoe::ops
