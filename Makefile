@@ -60,7 +60,7 @@ SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)
 ASAN_OBJECTS := $(patsubst $(SIM)/%,$(SIM)/asan/%,$(SIM_OBJECTS) $(SIM_TEST_OBJECTS))
 SIM_ASAN := -O1 -g -fsanitize=address,alignment -fno-sanitize-recover=all -fno-omit-frame-pointer
 # Suites whose operations have all their CUDA implementations.
-SIM_SUITES := cudasim/*$(foreach stem,$(filter-out matmul engine blas,$(CUDA_SOURCES:cuda/%.cu=%)),$(comma)ops/$(stem)*)
+SIM_SUITES := cudasim/*$(foreach stem,$(filter-out engine blas,$(CUDA_SOURCES:cuda/%.cu=%)),$(comma)ops/$(stem)*)
 
 all: $(BUILD)/flanmoe
 

@@ -11,6 +11,8 @@ void grouped_matmul_weight(Context& context, const ops::GroupedMatmulWeightArgs&
 
 namespace flanmoe::cuda {
 void matmul(Context& context, const ops::MatmulArgs& args);
+void grouped_matmul(Context& context, const ops::GroupedMatmulArgs& args);
+void grouped_matmul_weight(Context& context, const ops::GroupedMatmulWeightArgs& args);
 }  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
@@ -38,7 +40,7 @@ void grouped_matmul(Context& context, const GroupedMatmulArgs& args) {
     require(args.a.rows() == args.out.rows(), "as many rows in the result as in the left operand");
     require((args.transpose_b ? args.b.cols() : args.b.rows()) == k && (args.transpose_b ? args.b.rows() : args.b.cols()) == n, "matrices of the experts that fit");
     require(args.offsets.dtype == DType::i32 && args.offsets.elements() >= 2, "i32 offsets of at least one expert");
-    dispatch(context, args.a.dtype, [&] { cpu::grouped_matmul(context, args); });
+    dispatch(context, args.a.dtype, [&] { cpu::grouped_matmul(context, args); }, [&] { cuda::grouped_matmul(context, args); });
 }
 
 void grouped_matmul_weight(Context& context, const GroupedMatmulWeightArgs& args) {
@@ -46,7 +48,7 @@ void grouped_matmul_weight(Context& context, const GroupedMatmulWeightArgs& args
     require(args.a.rows() == args.b.rows(), "as many rows in both operands");
     require(args.out.rows() == args.a.cols() && args.out.cols() == args.b.cols(), "a result of the operands' columns");
     require(args.offsets.dtype == DType::i32 && args.offsets.elements() >= 2, "i32 offsets of at least one expert");
-    dispatch(context, args.a.dtype, [&] { cpu::grouped_matmul_weight(context, args); });
+    dispatch(context, args.a.dtype, [&] { cpu::grouped_matmul_weight(context, args); }, [&] { cuda::grouped_matmul_weight(context, args); });
 }
 
 }  // namespace flanmoe::ops
