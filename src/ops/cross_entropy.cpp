@@ -6,6 +6,9 @@
 namespace flanmoe::cpu {
 void linear_cross_entropy(Context& context, const ops::LinearCrossEntropyArgs& args);
 }
+namespace flanmoe::cuda {
+void linear_cross_entropy(Context& context, const ops::LinearCrossEntropyArgs& args);
+}
 
 namespace flanmoe::ops {
 
@@ -20,7 +23,7 @@ void linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args) 
     require(!args.d_weight || is_matrix(args.d_weight, accumulate_type(type), vocabulary, width), "a gradient like the output matrix, in the accumulation type");
     require(!args.token_nll || is_vector(args.token_nll, accumulate_type(type), rows), "one loss a row, in the accumulation type");
     require(is_vector(args.sums, DType::f64, 4), "four sums in double");
-    dispatch(context, type, [&] { cpu::linear_cross_entropy(context, args); });
+    dispatch(context, type, [&] { cpu::linear_cross_entropy(context, args); }, [&] { cuda::linear_cross_entropy(context, args); });
 }
 
 CrossEntropySums read_sums(const Context& context, const Tensor& sums) {
