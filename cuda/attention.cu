@@ -1,11 +1,14 @@
 // Attention forward on the GPU: flash-style, softmax accumulated over tiles of keys, products on tensor cores (bf16) or with FMA (fp32).
 //
 // A block of 4 warps owns 128 queries (bf16, heads up to 64 wide) or 64 of one head; a warp's 32 or 16 rows of scores, probabilities and output stay in its
-// registers. While a tile of keys and values is multiplied, the next one is copied to the other half of shared memory; one barrier a tile. Two m-blocks a
-// warp halve what the warp reads from shared memory for each product, which otherwise bounds it: a 64 x 64 x 64 product of a warp's 16 rows reads 8 KiB.
+// registers. While a tile of keys and values is multiplied, the next one is copied to the other half of shared memory; one barrier a tile. Two blocks of
+// 16 rows a warp halve what it reads from shared memory for a product (8 KiB for 64 x 64 of keys), which otherwise bounds it.
 //
-// Counted for bf16, heads of 64: 4 * Sq * Sk * 64 FLOPs a head on tensor cores; per score one exponential and about 8 other fp32 instructions; global
-// memory (2 Sq + 2 Sk * Sq / 128) * 128 bytes a head, from the second tile of queries on out of L2. Not yet measured on hardware.
+// bf16, heads of 64: at most 255 registers, nothing spilled (sm_80, sm_90a), 63 KiB of shared memory: 2 blocks a multiprocessor.
+// Counted: 4 Sq Sk 64 FLOPs a head on tensor cores; a score takes one exponential and about 10 fp32 and integer instructions (20 more for dropout); global
+// memory (2 Sq + 2 Sk) * 128 bytes a head, tiles of later queries come from L2. Predicted for an H100 with 128 rows of 512, 12 heads of 64: 0.17 ms of tensor
+// cores (103 GFLOP at the 600 TFLOP/s of mma.sync), 0.11 ms of exponentials and 0.14 ms of other instructions beside them: 0.25 to 0.4 ms. Not yet
+// measured on hardware.
 #include "attention_tile.cuh"
 
 namespace flanmoe::cuda {

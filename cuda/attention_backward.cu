@@ -13,8 +13,9 @@
 // 8 columns apart), the warp the rest through shared memory, by distance. At the end of the sweep a block's distances are summed to buckets; a last
 // kernel adds the blocks' sums in order. Memory: buckets * 4 bytes for 64 queries of a head.
 //
-// Counted for bf16, heads of 64: 14 * Sq * Sk * 64 FLOPs a head on tensor cores, two exponentials a score, global memory as in the forward, three times.
-// Not yet measured on hardware.
+// bf16, heads of 64: at most 255 registers, nothing spilled (sm_80, sm_90a), 62 and 75 KiB of shared memory: 2 blocks a multiprocessor.
+// Counted: 14 Sq Sk 64 FLOPs a head on tensor cores, two exponentials a score, global memory about three times the forward's. Predicted for an H100 with
+// 128 rows of 512, 12 heads of 64: 0.6 ms of tensor cores, 0.5 ms of other instructions partly beside them: 0.8 to 1.3 ms. Not yet measured on hardware.
 #include "attention_diagonals.cuh"
 
 namespace flanmoe::cuda {
@@ -75,7 +76,6 @@ template <class T, int width, bool by_key>
 class GradientBlock {
     static constexpr int rows = owned_rows, columns = (on_tensor_cores<T> ? 64 : 32) / (width > 64 ? 2 : 1), n_tiles = columns / 8;
     static constexpr int stride = row_stride<T>(width), staging = staging_floats<T>(1, n_tiles), column_tile = columns * stride;
-    static constexpr bool kept = width <= 64;
     using Bias = TileBias<rows, columns>;
     using Mask = DropoutMask<by_key ? columns : rows, by_key ? rows : columns>;
     using Diagonals = DiagonalSums<rows, columns>;
@@ -110,8 +110,8 @@ public:
 
     __device__ __forceinline__ GradientBlock(const AttentionShape& shape, const AttentionTensors<T>& tensors, const GradientTensors<T>& gradients, const BucketBegins& begins)
         : s_(shape), t_(tensors), g_(gradients), begins_(begins), group_(shape.heads / shape.kv_heads), tiles_(tiles_of(by_key ? shape.queries : shape.keys, columns)),
-          place_(tiles_of(by_key ? shape.keys : shape.queries, rows), by_key ? shape.kv_heads : shape.heads), visibility_(shape, place_.row),
-          memory_(take_pieces<GradientBlock>(shape)), r0_(place_.tile * rows) {}
+          place_(tiles_of(by_key ? shape.keys : shape.queries, rows), by_key ? shape.kv_heads : shape.heads), memory_(take_pieces<GradientBlock>(shape)),
+          r0_(place_.tile * rows) {}
 
     __device__ __forceinline__ void run() {
         begin();
@@ -150,20 +150,21 @@ private:
 
     __device__ __forceinline__ void begin() {
         const int head = place_.head, length = by_key ? s_.keys : s_.queries;
+        const Visibility visibility(s_, place_.row);
         const T *first = by_key ? t_.k : t_.q, *second = by_key ? t_.v : g_.d_out;
         const int64_t first_ld = by_key ? t_.k_ld : t_.q_ld, second_ld = by_key ? t_.v_ld : g_.d_out_ld;
         load_tile<T, width, rows, attention_threads>(memory_.row_first, rows_of(first, first_ld, length, head, r0_), first_ld, length - r0_, s_.size, s_.aligned);
         load_tile<T, width, rows, attention_threads>(memory_.row_second, rows_of(second, second_ld, length, head, r0_), second_ld, length - r0_, s_.size, s_.aligned);
-        find_sights<rows, columns, by_key>(memory_.sights, visibility_, r0_);
+        find_sights<rows, columns, by_key>(memory_.sights, visibility, r0_);
         for (int r = static_cast<int>(threadIdx.x); r < rows; r += attention_threads) {
-            if constexpr (by_key) memory_.segments[r] = visibility_.key_segment(r0_ + r);
-            else memory_.views[r] = visibility_.view(r0_ + r);
+            if constexpr (by_key) memory_.segments[r] = visibility.key_segment(r0_ + r);
+            else memory_.views[r] = visibility.view(r0_ + r);
         }
         clear<1, width / 8>(sums_first_);
         if constexpr (by_key) {
             clear<1, width / 8>(sums_second_);
         } else {
-            seen_keys_ = visibility_.limit(min(r0_ + rows, s_.queries) - 1);
+            seen_keys_ = visibility.limit(min(r0_ + rows, s_.queries) - 1);
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const int i = r0_ + 16 * warp() + 8 * r + fragment_row();
@@ -192,11 +193,11 @@ private:
         if (s_.dropout.active()) Mask::draw(memory_.mask + stage * Mask::words, s_, matrix(head), by_key ? c0 : r0_, by_key ? r0_ : c0);
         for (int c = static_cast<int>(threadIdx.x); c < columns; c += attention_threads) {
             if constexpr (by_key) {
-                memory_.views[stage * columns + c] = visibility_.view(c0 + c);
+                memory_.views[stage * columns + c] = Visibility(s_, place_.row).view(c0 + c);
                 memory_.statistics[2 * stage * columns + c] = shift_of(head, c0 + c);
                 memory_.statistics[(2 * stage + 1) * columns + c] = delta_of(head, c0 + c);
             } else {
-                memory_.segments[stage * columns + c] = visibility_.key_segment(c0 + c);
+                memory_.segments[stage * columns + c] = Visibility(s_, place_.row).key_segment(c0 + c);
             }
         }
     }
@@ -213,42 +214,42 @@ private:
         clear<1, n_tiles>(p);
         clear<1, n_tiles>(d_s);
         add_product_transposed<width, 1, n_tiles>(p, operand_first_, first);
-        add_product_transposed<width, 1, n_tiles>(d_s, operand_second_, second);
         if (s_.bias) Bias::template add<1>(p, s_.scale, memory_.bias + stage * Bias::floats);
         else for_fragment<1, n_tiles>([&](int m, int n, int e) { p[m][n][e] *= s_.scale; });
-        differentiate(p, d_s, tile, stage);
+        if (memory_.sights[tile] == Sight::some) hide(p, tile, stage);
+        add_product_transposed<width, 1, n_tiles>(d_s, operand_second_, second);
+        differentiate(p, d_s, stage);
         if constexpr (by_key) add_product<width, 1, n_tiles>(sums_second_, p, second, exchange);
         else if (g_.d_bias) diagonals_.add(d_s, first_relative(tile * columns), s_);
         add_product<width, 1, n_tiles>(sums_first_, d_s, first, exchange);
     }
 
+    /// Scores that are not seen become -infinity, and their probabilities and gradients 0.
+    __device__ __forceinline__ void hide(Products& scores, int tile, int stage) const {
+        const QueryView* views = memory_.views + (by_key ? stage * columns : 16 * warp());
+        const int32_t* segments = memory_.segments + (by_key ? 16 * warp() : stage * columns);
+        for_fragment<1, n_tiles>([&](int m, int n, int e) {
+            const int row = fragment_row() + e / 2 * 8, column = 8 * n + fragment_column() + e % 2;
+            const bool seen = by_key ? views[column].sees(r0_ + 16 * warp() + row, segments[row]) : views[row].sees(tile * columns + column, segments[column]);
+            if (!seen) scores[m][n][e] = -INFINITY;
+        });
+    }
+
     /// Scores to p f (without the scale of what dropout keeps), and d_out v^T to d_s.
-    __device__ __forceinline__ void differentiate(Products& p, Products& d_s, int tile, int stage) const {
-        const bool some = memory_.sights[tile] == Sight::some, drops = s_.dropout.active();
+    __device__ __forceinline__ void differentiate(Products& p, Products& d_s, int stage) const {
+        const bool drops = s_.dropout.active();
         const float factor = drops ? s_.dropout.scale : 1.0f;
         const uint32_t* mask = memory_.mask + stage * Mask::words;
         const float* statistics = memory_.statistics + (by_key ? 2 * stage * columns : 0);
-#pragma unroll
-        for (int n = 0; n < n_tiles; ++n)
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int column = 8 * n + fragment_column() + e % 2, row = 16 * warp() + fragment_row() + e / 2 * 8;
-                float value, d;
-                bool keep = true;
-                if constexpr (by_key) {
-                    value = Exponential<T>::of(p[0][n][e], statistics[column]);
-                    if (drops) keep = mask[column * Mask::row_words + row / 32] >> (row % 32) & 1;
-                    d = value * fmaf(keep ? factor : 0.0f, d_s[0][n][e], -statistics[columns + column]);
-                    if (some && !memory_.views[stage * columns + column].sees(r0_ + row, memory_.segments[row])) value = d = 0;
-                } else {
-                    value = Exponential<T>::of(p[0][n][e], shift_[e / 2]);
-                    if (drops) keep = mask[row * Mask::row_words + column / 32] >> (column % 32) & 1;
-                    d = value * fmaf(keep ? factor : 0.0f, d_s[0][n][e], -delta_[e / 2]);
-                    if (some && !memory_.views[row].sees(tile * columns + column, memory_.segments[stage * columns + column])) value = d = 0;
-                }
-                p[0][n][e] = keep ? value : 0.0f;
-                d_s[0][n][e] = d;
-            }
+        for_fragment<1, n_tiles>([&](int m, int n, int e) {
+            const int column = 8 * n + fragment_column() + e % 2, row = 16 * warp() + fragment_row() + e / 2 * 8;
+            const float value = Exponential<T>::of(p[m][n][e], by_key ? statistics[column] : shift_[e / 2]);
+            const float delta = by_key ? statistics[columns + column] : delta_[e / 2];
+            const int query = by_key ? column : row, key = by_key ? row : column;
+            const bool keep = !drops || (mask[query * Mask::row_words + key / 32] >> (key % 32) & 1);
+            d_s[m][n][e] = value * fmaf(keep ? factor : 0.0f, d_s[m][n][e], -delta);
+            p[m][n][e] = keep ? value : 0.0f;
+        });
     }
 
     __device__ __forceinline__ void finish() {
@@ -276,11 +277,11 @@ private:
     const BucketBegins& begins_;
     const int group_, tiles_;
     const BlockPlace place_;
-    const Visibility visibility_;
     const Memory memory_;
     const int r0_;
     int seen_keys_ = 0;
-    RowOperand<T, width, 1, kept> operand_first_, operand_second_;
+    RowOperand<T, width, 1, width <= 64> operand_first_;
+    RowOperand<T, width, 1, width <= 64 && !by_key> operand_second_;  // beside the sums of two gradients there are no registers left for it
     Sums<1, width / 8> sums_first_;
     Sums<1, by_key ? width / 8 : 1> sums_second_;
     float shift_[2] = {}, delta_[2] = {};
