@@ -42,15 +42,20 @@ void check(cudaError_t error, const char* what) {
     cudaGetLastError();  // what can be cleared is: the caller may catch the failure and go on
     switch (error) {
         case cudaErrorMemoryAllocation: fail(Exit::out_of_memory, "out of GPU memory at {}; reduce the micro-batch or the sequence length", what);
-        case cudaErrorNoKernelImageForDevice:
-        case cudaErrorDevicesUnavailable: fail(Exit::hardware, "the GPU cannot be used: {} (at {}); use --device cpu to run without", reason, what);
+        case cudaErrorNoKernelImageForDevice: fail(Exit::hardware, "the GPU cannot be used: {} (at {}); use --device cpu to run without", reason, what);
         default: fail(Exit::internal, "CUDA failed at {}: {}", what, reason);
     }
 }
 
 Engine::Engine() : properties_(usable_device()), managed_(std::getenv("FLANMOE_CUDA_MANAGED") != nullptr) {
-    check(cudaSetDevice(0), "taking the GPU (another process may hold it alone)");
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+    cudaError_t error = cudaSetDevice(0);
+    if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
+    cudaGetLastError();
+    if (error == cudaErrorMemoryAllocation)
+        fail(Exit::out_of_memory, "the GPU has no memory left to start on: another process holds it (nvidia-smi lists them); end that one or choose another GPU by CUDA_VISIBLE_DEVICES");
+    if (error == cudaErrorDevicesUnavailable)
+        fail(Exit::hardware, "the GPU is held by another process alone (nvidia-smi lists them); end that one or choose another GPU by CUDA_VISIBLE_DEVICES");
+    check(error, "starting work on the GPU");
 }
 
 Engine::~Engine() {

@@ -138,6 +138,7 @@ Counters counters();
 struct Machine {
     int devices = 1, driver = 13000, architecture = 90;
     size_t memory = size_t{16} << 30;
+    cudaError_t start = cudaSuccess;  ///< what creating the first stream of an engine gives
 };
 Machine& machine();
 

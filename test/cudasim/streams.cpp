@@ -216,6 +216,8 @@ cudaError_t cudaDeviceSynchronize() {
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     const std::lock_guard lock(mutex());
+    *stream = nullptr;
+    if (machine().start != cudaSuccess) return set_error(machine().start);
     *stream = new CUstream_st;
     streams().insert(*stream);
     return cudaSuccess;

@@ -214,7 +214,7 @@ TEST_SUITE("cudasim/streams") {
         CHECK(context.download<float>(values) == std::vector<float>{1, 0, 3});
     }
 
-    TEST_CASE("machines that cannot be used are refused in one sentence with exit code 69") {
+    TEST_CASE("machines that cannot be used are refused in one sentence with exit code 69 or 71") {
         const PretendedMachine restore;
         cudasim::machine().devices = 0;
         CHECK(contains(refusal(69), "no GPU is visible"));
@@ -224,6 +224,10 @@ TEST_SUITE("cudasim/streams") {
         CHECK(contains(refusal(69), "no NVIDIA driver"));
         cudasim::machine() = {.architecture = 75};
         CHECK(contains(refusal(69), "compute capability 7.5"));
+        cudasim::machine() = {.start = cudaErrorDevicesUnavailable};
+        CHECK(contains(refusal(69), "held by another process alone"));
+        cudasim::machine() = {.start = cudaErrorMemoryAllocation};
+        CHECK(contains(refusal(71), "another process holds it"));
     }
 
     TEST_CASE("no memory left: null from the engine, exit code 71 from an arena") {

@@ -1,0 +1,48 @@
+// Plans of matrix products: one serves later products of its kind, none an operand that lies less well than it was made for.
+#include "cudasim/kernels.hpp"
+
+#include "cuda/blas.hpp"
+
+#include <cublasLt.h>
+
+#include <doctest/doctest.h>
+
+using namespace cudasim::test;
+
+namespace {
+
+// c [2, 3] = a [2, 4] b [4, 3] of ones, `a` beginning so many elements behind a border of 256 bytes.
+bool multiplies(flanmoe::cuda::Blas& blas, int64_t offset, bool accumulate) {
+    const Memory<float> a(64, 1.0f), b(12, 1.0f), c(6, 10.0f);
+    blas.multiply({.m = 2, .n = 3, .k = 4, .a = a + offset, .b = b, .out = c, .lda = 4, .ldb = 3, .ld_out = 3, .accumulate = accumulate}, nullptr);
+    return c.values() == std::vector<float>(6, accumulate ? 14.0f : 4.0f);
+}
+
+}  // namespace
+
+TEST_SUITE("cudasim/blas") {
+    TEST_CASE("operands of every alignment, in any order, with and without addition") {
+        flanmoe::cuda::Blas blas;
+        for (int64_t offset : {0, 1, 2, 4, 0, 3}) {
+            CHECK(multiplies(blas, offset, false));
+            CHECK(multiplies(blas, offset, true));
+        }
+    }
+
+    TEST_CASE("the stand-in refuses an operand that lies less well than its algorithm was chosen for, and shapes that do not fit") {
+        const Memory<float> a(64), b(64), c(64);
+        cublasLtMatmulDesc_t operation;
+        cublasLtMatrixLayout_t square, wide;
+        cublasLtMatmulDescCreate(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+        cublasLtMatrixLayoutCreate(&square, CUDA_R_32F, 4, 4, 4), cublasLtMatrixLayoutCreate(&wide, CUDA_R_32F, 4, 5, 4);
+        const float one = 1, zero = 0;
+        const cublasLtMatmulAlgo_t aligned{{16, 16, 16, 16}};
+        const auto status = [&](const float* left, cublasLtMatrixLayout_t left_layout) {
+            return cublasLtMatmul(nullptr, operation, &one, left, left_layout, b, square, &zero, c, square, c, square, &aligned, nullptr, 0, nullptr);
+        };
+        CHECK(status(a, square) == CUBLAS_STATUS_SUCCESS);
+        CHECK(status(a + 1, square) == CUBLAS_STATUS_NOT_SUPPORTED);
+        CHECK(status(a, wide) == CUBLAS_STATUS_INVALID_VALUE);
+        cublasLtMatmulDescDestroy(operation), cublasLtMatrixLayoutDestroy(square), cublasLtMatrixLayoutDestroy(wide);
+    }
+}
