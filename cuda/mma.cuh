@@ -9,6 +9,10 @@
 
 #include "device.cuh"
 
+#ifdef FLANMOE_CUDASIM
+#include "cudasim/async_copies.hpp"
+#endif
+
 namespace flanmoe::cuda {
 
 #ifdef FLANMOE_CUDASIM
@@ -73,12 +77,13 @@ __device__ inline void ldmatrix_x2_transposed(uint32_t (&d)[2], const void* row)
 __device__ inline void copy_async_16(void* shared, const void* global, bool valid) {
     cudasim::check_aligned(shared, 16, "the end of an asynchronous copy");
     if (valid) cudasim::check_aligned(global, 16, "the start of an asynchronous copy");
-    if (valid) std::memcpy(shared, global, 16);
-    else std::memset(shared, 0, 16);
+    cudasim::async_copy_16(shared, global, valid);
 }
-__device__ inline void copy_async_commit() {}
+__device__ inline void copy_async_commit() { cudasim::async_commit(); }
 template <int pending>
-__device__ inline void copy_async_wait() {}
+__device__ inline void copy_async_wait() {
+    cudasim::async_wait(pending);
+}
 
 #else
 

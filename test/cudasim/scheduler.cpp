@@ -1,5 +1,6 @@
 #include "cudasim/scheduler.hpp"
 
+#include "cudasim/async_copies.hpp"
 #include "cudasim/fiber.hpp"
 #include "cudasim/runtime_state.hpp"
 #include "cudasim/workers.hpp"
@@ -212,6 +213,7 @@ void Worker::begin_block(const Launch& launch, uint3 block) {
     ended_ = at_barrier_ = agreeing_ = 0;
     failure_.clear();
     prepare_shared();
+    forget_async_copies();
     blockIdx = block, blockDim = size, gridDim = launch.grid;
 }
 

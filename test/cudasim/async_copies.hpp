@@ -1,0 +1,16 @@
+// Copies from global to shared memory that run beside a CUDA thread (cp.async). Each lands at once or, as drawn, only when the thread waits for its group:
+// a wait that is missing, or that lets one group too many be under way, leaves old bytes to be read.
+#pragma once
+
+namespace cudasim {
+
+/// 16 bytes, zeros if not `valid`, in the thread's open group.
+void async_copy_16(void* to, const void* from, bool valid);
+/// Closes the thread's open group.
+void async_commit();
+/// All of the thread's closed groups but the latest `pending` have landed.
+void async_wait(int pending);
+/// Forgets what the threads of a block left under way.
+void forget_async_copies();
+
+}  // namespace cudasim
