@@ -10,7 +10,7 @@
 #include "device.cuh"
 
 #ifdef FLANMOE_CUDASIM
-#include "cudasim/async_copies.hpp"
+#include <cudasim/async_copies.hpp>
 #endif
 
 namespace flanmoe::cuda {
