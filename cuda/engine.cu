@@ -63,7 +63,8 @@ Engine::~Engine() {
     cudaStreamDestroy(stream_);
 }
 
-// Managed memory is for the tests of operations on hardware, whose tools read and write tensors on the host (with CUDA_LAUNCH_BLOCKING=1).
+// Managed memory is for the tests of operations on hardware, whose tools read and write tensors on the host: nothing may still run then. CUDA_LAUNCH_BLOCKING=1
+// sees to that for kernels, the functions below for their own work.
 void* Engine::allocate(int64_t bytes) {
     void* memory = nullptr;
     const size_t size = static_cast<size_t>(bytes);
@@ -77,9 +78,13 @@ void* Engine::allocate(int64_t bytes) {
 }
 
 void Engine::release(void* memory) { cudaFree(memory); }  // an earlier failure is reported by whatever waits for it, not here in destructors
-void Engine::zero(void* memory, int64_t bytes) { check(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_), "clearing GPU memory"); }
+void Engine::zero(void* memory, int64_t bytes) {
+    check(cudaMemsetAsync(memory, 0, static_cast<size_t>(bytes), stream_), "clearing GPU memory");
+    if (managed_) synchronize();
+}
 void Engine::upload(void* to, const void* host, int64_t bytes) {
     check(cudaMemcpyAsync(to, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the GPU");
+    if (managed_) synchronize();
 }
 void Engine::download(void* host, const void* from, int64_t bytes) {
     check(cudaMemcpyAsync(host, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "a copy from the GPU");
@@ -87,6 +92,7 @@ void Engine::download(void* host, const void* from, int64_t bytes) {
 }
 void Engine::copy(void* to, const void* from, int64_t bytes) {
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_), "a copy on the GPU");
+    if (managed_) synchronize();
 }
 void Engine::synchronize() { check(cudaStreamSynchronize(stream_), "waiting for the GPU"); }
 
