@@ -77,7 +77,10 @@ int64_t write_temporary(const fs::path& temporary, int64_t step, const ModelConf
     std::error_code error;
     if (!fs::create_directory(training, error)) fail(Exit::cannot_create, "cannot create the folder {}: {}", training.string(), error.message());
     SafetensorsWriter optimizer;
-    for (const auto& [name, tensor] : state.optimizer) optimizer.add(name, tensor);
+    for (const auto& [name, tensor] : state.optimizer) {
+        if (state.engine->on_host()) optimizer.add(name, tensor);
+        else optimizer.add(name, tensor.shape, tensor.dtype, [engine = state.engine, tensor] { return to_host(*engine, tensor); });
+    }
     hashes["training/optimizer.safetensors"] = optimizer.write(training / "optimizer.safetensors");
     hashes["training/state.json"] = write_hashed(training / "state.json", state.state_json);
     hashes["training/config.toml"] = write_hashed(training / "config.toml", state.config_toml);
@@ -238,11 +241,11 @@ SavedState read_training_state(const fs::path& checkpoint) {
     return {read_file(folder / "state.json"), read_file(folder / "config.toml")};
 }
 
-void load_optimizer(const fs::path& checkpoint, const NamedTensors& into) {
+void load_optimizer(const fs::path& checkpoint, const NamedTensors& into, Engine& engine) {
     const SafetensorsFile file(checkpoint / "training" / "optimizer.safetensors");
     std::set<std::string_view> wanted;
     for (const auto& [name, tensor] : into) {
-        file.read_as(file.at(name), tensor);
+        read_into(file, file.at(name), engine, tensor);
         wanted.insert(name);
     }
     for (const TensorEntry& entry : file.entries())
@@ -251,7 +254,7 @@ void load_optimizer(const fs::path& checkpoint, const NamedTensors& into) {
                  file.path().string(), entry.name);
 }
 
-TakenSlots take_over_optimizer(const fs::path& checkpoint, const NamedTensors& into) {
+TakenSlots take_over_optimizer(const fs::path& checkpoint, const NamedTensors& into, Engine& engine) {
     const fs::path path = checkpoint / "training" / "optimizer.safetensors";
     if (!fs::exists(path))
         fail(Exit::bad_checkpoint, "{} holds no optimizer state to go on with; set train.reset_optimizer = true, or start from a checkpoint", checkpoint.string());
@@ -264,7 +267,7 @@ TakenSlots take_over_optimizer(const fs::path& checkpoint, const NamedTensors& i
         const TensorEntry* entry = file.find(name);
         if (!entry && known.count(tensor_of(name)))
             fail(Exit::bad_checkpoint, "{} holds no {} but other state of that tensor: it is of another kind of optimizer; use that one, or set train.reset_optimizer = true", path.string(), name);
-        if (entry) file.read_as(*entry, tensor);
+        if (entry) read_into(file, *entry, engine, tensor);
         ++(entry ? slots.taken : slots.fresh);
     }
     slots.unused = static_cast<int64_t>(file.entries().size()) - slots.taken;

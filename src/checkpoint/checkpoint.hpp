@@ -28,6 +28,7 @@ struct TrainingState {
     std::string state_json;   ///< a JSON object of the caller's: step, stage, tokens_seen, data position, random state ...
     std::string config_toml;  ///< the resolved config
     NamedTensors optimizer;
+    Engine* engine = &host_engine();  ///< that holds them
 };
 
 struct CheckpointOptions {
@@ -80,12 +81,12 @@ struct SavedState {
 };
 SavedState read_training_state(const std::filesystem::path& checkpoint);
 /// Fills the views; strict: the same names and shapes, nothing missing, nothing left over (Exit::bad_checkpoint names the tensor).
-void load_optimizer(const std::filesystem::path& checkpoint, const NamedTensors& into);
+void load_optimizer(const std::filesystem::path& checkpoint, const NamedTensors& into, Engine& engine = host_engine());
 /// The same for another stage, which may train other parts: slots that both have are filled, others are counted and left as they are. Exit::bad_checkpoint if
 /// there is no state, if it is another kind of optimizer's, if a shape differs, or if no slot fits.
 struct TakenSlots {
     int64_t taken = 0, fresh = 0, unused = 0;  ///< of `into`: filled, not in the checkpoint; of the checkpoint: not in `into`
 };
-TakenSlots take_over_optimizer(const std::filesystem::path& checkpoint, const NamedTensors& into);
+TakenSlots take_over_optimizer(const std::filesystem::path& checkpoint, const NamedTensors& into, Engine& engine = host_engine());
 
 }  // namespace flanmoe

@@ -57,8 +57,10 @@ std::vector<StoredTensor> stored_tensors(const ParameterStore& store, HfLayout l
             StoredTensor tensor{name_in_layout(p.tensor_name(e), layout), p.shape, p.kind == ParameterKind::router ? DType::f32 : weights, {}, {}};
             if (make)
                 tensor.make = [&make, &p, e] { return make(p, e); };
-            else
+            else if (store.engine().on_host())
                 tensor.values = store.master(p, e);
+            else
+                tensor.make = [&store, &p, e] { return to_host(store.engine(), store.master(p, e)); };
             tensors.push_back(std::move(tensor));
         }
     }
@@ -291,7 +293,7 @@ void load_model(const fs::path& directory, ParameterStore& store) {
     for (const Parameter& p : store.records()) {
         for (int64_t e = 0; e < p.tensors(); ++e) {
             const WeightFiles::Found& found = places.at(p.tensor_name(e));
-            found.file->read_as(*found.entry, store.master(p, e));
+            read_into(*found.file, *found.entry, store.engine(), store.master(p, e));
         }
     }
     store.update_compute();

@@ -156,6 +156,14 @@ HostTensor SafetensorsFile::load(const TensorEntry& entry, DType type) const {
     return tensor;
 }
 
+void read_into(const SafetensorsFile& file, const TensorEntry& entry, Engine& engine, const Tensor& into) {
+    if (engine.on_host()) return file.read_as(entry, into);
+    require(into.compact(), "a compact tensor to read into");
+    const HostTensor values(into.dtype, into.shape);
+    file.read_as(entry, values.view());
+    engine.upload(into.data, values.memory.get(), into.bytes());
+}
+
 void SafetensorsWriter::add(std::string name, const Tensor& values, DType as) {
     require(name != "__metadata__" && name.size() <= static_cast<size_t>(SafetensorsLimits().name_bytes), "a tensor name that can be stored");
     items_.push_back({std::move(name), values.shape, as, values, {}});

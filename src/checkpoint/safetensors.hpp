@@ -7,9 +7,8 @@
 #pragma once
 
 #include "checkpoint/stored_type.hpp"
-#include "core/tensor.hpp"
+#include "core/host_tensor.hpp"
 
-#include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -21,22 +20,6 @@
 #include <vector>
 
 namespace flanmoe {
-
-/// A tensor that owns its memory: what a file held, or what is to be written. Uninitialised on construction.
-struct HostTensor {
-    DType dtype = DType::f32;
-    Shape shape;
-    std::unique_ptr<std::byte[]> memory;
-
-    HostTensor() = default;
-    HostTensor(DType dtype, Shape shape)
-        : dtype(dtype), shape(shape), memory(new std::byte[static_cast<size_t>(shape.elements() * size_of(dtype)) + 1]) {}
-    Tensor view() const { return Tensor(memory.get(), dtype, shape); }
-    template <class T>
-    T* as() const {
-        return view().as<T>();
-    }
-};
 
 /// One entry of a header. Offsets are relative to the data, which starts behind the header.
 struct TensorEntry {
@@ -117,6 +100,8 @@ private:
     std::vector<Item> items_;
 };
 
+/// read_as() into a compact tensor of any engine.
+void read_into(const SafetensorsFile& file, const TensorEntry& entry, Engine& engine, const Tensor& into);
 /// Every tensor of a file by name, in natural_type.
 std::map<std::string, HostTensor> load_all(const std::filesystem::path& path);
 /// Writes tensors as they are, atomically (temporary file, sync, rename).

@@ -1,7 +1,7 @@
 // flanmoe bench: speed of a training step on random tokens, by part, beside the matrix-product rate of the same run.
 #include "cli/commands.hpp"
 #include "cli/config_arguments.hpp"
-#include "train/benchmark.hpp"
+#include "train/twin_benchmark.hpp"
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
@@ -16,22 +16,29 @@ void add_bench(CLI::App& program) {
     struct Options {
         ConfigArguments config;
         BenchmarkSettings bench;
-        bool json = false;
+        bool json = false, twin = false;
     };
     auto options = std::make_shared<Options>();
     CLI::App* command = program.add_subcommand("bench", "Time a training step of a config on random tokens");
     options->config.add_to(command);
+    options->config.add_device_to(command);
     command->get_option("files")->required();
     command->add_option("--steps", options->bench.steps, "measured steps")->check(CLI::PositiveNumber);
     command->add_option("--warmup", options->bench.warmup, "steps before them")->check(CLI::NonNegativeNumber);
     command->add_option("--source", options->bench.source, "encoder tokens a row (default: data.encoder_length)");
     command->add_option("--target", options->bench.target, "decoder tokens a row (default: data.decoder_length)");
     command->add_option("--matmul-size", options->bench.matmul_size, "cube of the matrix-product measurement")->check(CLI::PositiveNumber);
+    command->add_flag("--twin", options->twin, "a sparse model's step beside that of its dense twin, in turn");
     command->add_flag("--json", options->json, "one JSON line instead of a table");
     command->footer("Example:\n  flanmoe bench configs/model/t5-small.toml --set train.dtype=bf16 --set data.batch_rows=8 --source 512 --target 114");
     command->callback([options] {
         const Config config = options->config.load();
         if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
+        if (options->twin) {
+            const TwinResult result = run_twin_benchmark(config, options->bench);
+            fmt::print("{}{}", options->json ? to_json(result) : to_table(result), options->json ? "\n" : "");
+            return;
+        }
         const BenchmarkResult result = run_benchmark(config, options->bench);
         fmt::print("{}{}", options->json ? to_json(result) : to_table(result), options->json ? "\n" : "");
     });

@@ -11,6 +11,11 @@ void ConfigArguments::add_to(CLI::App* command) {
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
+void ConfigArguments::add_device_to(CLI::App* command) {
+    command->add_option_function<std::string>("--device", [this](const std::string& name) { settings.push_back("train.device=" + name); }, "what computes: cpu or cuda (train.device)")
+        ->type_name("DEVICE");
+}
+
 Config ConfigArguments::load() const { return load_config({files.begin(), files.end()}, settings); }
 
 }  // namespace flanmoe::cli

@@ -14,6 +14,8 @@ struct ConfigArguments {
 
     /// Adds the positional FILES and `--set`; this object must live as long as the app.
     void add_to(CLI::App* command);
+    /// Adds `--device`, for commands that compute.
+    void add_device_to(CLI::App* command);
     Config load() const;
 };
 

@@ -8,6 +8,7 @@
 #include "core/progress.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/report.hpp"
+#include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -74,11 +75,12 @@ void run(Arguments& a) {
     a.settings.malformed = a.malformed == "skip" ? MalformedPolicy::skip : MalformedPolicy::fail;
     if (a.routing.trace) return run_routing_trace(a.routing, {a.model, a.files, a.settings, a.lengths_given, a.json, a.table, a.out});
     a.settings.loss = !a.no_loss, a.settings.generate = !a.no_generation, a.settings.options = !a.no_options;
-    const LoadedModel loaded = a.model.load();
+    const std::unique_ptr<Engine> engine = open_engine(a.model.device);
+    Context context(a.model.device, *engine);
+    const LoadedModel loaded = a.model.load(context);
     const auto start = std::chrono::steady_clock::now();
     Progress progress("evaluating");
     a.settings.progress = [&](double fraction, const std::string& note) { progress.update(fraction, note); };
-    Context context;
     const std::vector<TaskResult> tasks = evaluate_files(context, *loaded.model, *loaded.tokenizer, a.files, a.settings);
     progress.finish();
     const std::string summary = summary_json(tasks, loaded.path);

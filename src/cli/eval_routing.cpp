@@ -7,6 +7,7 @@
 #include "core/log.hpp"
 #include "core/progress.hpp"
 #include "eval/routing_report.hpp"
+#include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -164,12 +165,14 @@ void RoutingArguments::add_to(CLI::App& command) {
 
 void run_routing_trace(const RoutingArguments& arguments, const RoutingRun& run) {
     if (arguments.dump && run.out.empty()) fail(Exit::usage, "--routing-dump writes into the folder of --out; name one");
-    const LoadedModel loaded = run.model.load();
+    const std::unique_ptr<Engine> engine = open_engine(run.model.device);
+    Context context(run.model.device, *engine);
+    const LoadedModel loaded = run.model.load(context);
     LoadedModel other;
     if (!arguments.other.empty()) {
         ModelArgument second = run.model;
         second.checkpoint = arguments.other;
-        other = second.load();
+        other = second.load(context);
         if (other.tokenizer->hash() != loaded.tokenizer->hash()) fail(Exit::usage, "{} and {} have different vocabularies; give two checkpoints of one model", loaded.path, other.path);
     }
     TraceSettings settings;
@@ -187,7 +190,6 @@ void run_routing_trace(const RoutingArguments& arguments, const RoutingRun& run)
         dump.open(folder / "routing.jsonl", std::ios::binary | std::ios::trunc);
         settings.dump = [&](std::string_view line) { dump << line; };
     }
-    Context context;
     const RoutingTrace trace = trace_routing(context, *loaded.model, other.model.get(), *loaded.tokenizer, run.files, settings);
     progress.finish();
     if (arguments.dump) {

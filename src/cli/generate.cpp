@@ -6,6 +6,7 @@
 #include "data/encoding.hpp"
 #include "eval/batching.hpp"
 #include "eval/generate.hpp"
+#include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -31,7 +32,7 @@ struct Arguments {
 
 class Session {
 public:
-    Session(const Arguments& arguments, LoadedModel loaded) : a_(arguments), loaded_(std::move(loaded)) {}
+    explicit Session(const Arguments& arguments) : a_(arguments), engine_(open_engine(a_.model.device)), context_(a_.model.device, *engine_), loaded_(a_.model.load(context_)) {}
 
     void add(const std::string& prompt, const std::string& where) {
         if (const int64_t at = find_invalid_utf8(prompt); at >= 0) fail(Exit::bad_data, "{} is not valid UTF-8 at byte {} of the line; convert it to UTF-8", where, at);
@@ -76,8 +77,9 @@ private:
     }
 
     const Arguments& a_;
-    LoadedModel loaded_;
+    std::unique_ptr<Engine> engine_;
     Context context_;
+    LoadedModel loaded_;
     std::vector<std::string> texts_;
     std::vector<Tokens> inputs_;
     int64_t done_ = 0, cut_ = 0;
@@ -97,7 +99,7 @@ void run(const Arguments& a) {
         fail(Exit::usage, "--top-k and --top-p choose among samples; set --temperature above 0 too");
     std::istringstream contents;
     if (!a.file.empty()) contents.str(read_file(a.file));
-    Session session(a, a.model.load());
+    Session session(a);
     for (size_t i = 0; i < a.prompts.size(); ++i) session.add(a.prompts[i], fmt::format("prompt {}", i + 1));
     if (!a.file.empty()) {
         read_lines(contents, a.file, [&](const std::string& line, const std::string& where) { session.add(line, where); });

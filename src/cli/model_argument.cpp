@@ -39,6 +39,10 @@ int64_t sentinels_of(const fs::path& folder) {
 void ModelArgument::add_to(CLI::App& command) {
     command.add_option("CHECKPOINT", checkpoint, "Model directory (ours or Hugging Face's), checkpoint, or folder of a run: its best or else its newest checkpoint")->required();
     command.add_option("--tokenizer", tokenizer, "spiece.model or its folder, if the model's folder has none");
+    command.add_option("--device", device, "What computes: cpu or cuda")
+        ->transform(CLI::CheckedTransformer(std::map<std::string, Device>{{"cpu", Device::cpu}, {"cuda", Device::cuda}}).description(""))
+        ->type_name("DEVICE")
+        ->default_str("cpu");
     command.add_option("--dtype", dtype, "Precision of the computation: f32, bf16 or f64")
         ->transform(CLI::CheckedTransformer(std::map<std::string, DType>{{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}}).description(""))
         ->type_name("DTYPE")
@@ -66,7 +70,8 @@ ModelConfig override_moe(const ModelConfig& model, const std::vector<std::string
     return config.model;
 }
 
-LoadedModel ModelArgument::load() const {
+LoadedModel ModelArgument::load(const Context& place) const {
+    if (place.device == Device::cuda && dtype == DType::f64) fail(Exit::usage, "--dtype f64 runs on the CPU alone; use --device cpu, or f32 or bf16");
     if (threads > 0) omp_set_num_threads(threads);
     const fs::path folder = resolve_checkpoint(checkpoint);
     LoadedModel loaded;
@@ -81,8 +86,8 @@ LoadedModel ModelArgument::load() const {
     const ModelConfig& config = loaded.model->config();
     for (const std::string& warning : routing_warnings(config)) warn("{}", warning);
     loaded.tokenizer->check_fits(config.vocab_size, config.pad_id, config.eos_id);
-    check_memory(memory_of_weights(loaded.model->parameters(), dtype), loaded.model->parameters().parameter_count());
-    loaded.model->parameters().allocate(dtype, false);
+    check_memory(memory_of_weights(loaded.model->parameters(), dtype), loaded.model->parameters().parameter_count(), *place.engine);
+    loaded.model->parameters().allocate(dtype, false, place);
     load_model(folder, loaded.model->parameters());
     return loaded;
 }

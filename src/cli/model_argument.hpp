@@ -23,14 +23,15 @@ struct LoadedModel {
 struct ModelArgument {
     std::string checkpoint, tokenizer;
     std::vector<std::string> settings;
+    Device device = Device::cpu;
     DType dtype = DType::f32;
     int threads = 0;  ///< 0 = one a core
 
-    /// CHECKPOINT, --tokenizer, --dtype, --threads and --set.
+    /// CHECKPOINT, --tokenizer, --device, --dtype, --threads and --set.
     void add_to(CLI::App& command);
-    /// Weights without gradients; sets the number of threads. A folder of a run stands for its best or else its newest checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
+    /// Weights without gradients, on the device of `place`; sets the number of threads. A folder of a run stands for its best or else its newest checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
     /// vocabulary that does not fit the model.
-    LoadedModel load() const;
+    LoadedModel load(const Context& place) const;
 };
 
 /// The model with `moe.key=value` settings over it, validated; Exit::usage for keys of other sections.

@@ -59,6 +59,7 @@ void add_train(CLI::App& program) {
     auto options = std::make_shared<Options>();
     CLI::App* command = program.add_subcommand("train", "Train one stage (pretrain, instruct, finetune); goes on by itself where it stopped");
     options->config.add_to(command);
+    options->config.add_device_to(command);
     command->add_option("--run", options->run, "run directory: checkpoints, metrics, logs")->required()->type_name("DIR");
     command->add_option("--max-steps", options->max_steps, "stop after so many steps of this invocation, saved (exit code 75)")->check(CLI::NonNegativeNumber);
     command->add_option("--max-minutes", options->max_minutes, "stop after so many minutes, saved (exit code 75)")->check(CLI::NonNegativeNumber);

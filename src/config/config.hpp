@@ -47,6 +47,7 @@ struct TrainConfig {
     double max_minutes = 0;            ///< the same by time
     int64_t seed = 0;                  ///< initial weights, dropout, jitter
     Precision dtype = Precision::f32;  ///< of activations and matrix products; master weights are always f32
+    Device device = Device::cpu;
     Precision forward = Precision::f32;  ///< with dtype bf16: of the layers' forward (the output layer is bf16)
     int64_t threads = 0;               ///< 0 = all cores
     std::string start_from;            ///< checkpoint whose weights a fresh run starts from; empty = random weights

@@ -202,6 +202,7 @@ void add_train(std::vector<Option>& rows) {
         changeable({"train.max_steps", train<&T::max_steps>, at_least(0), no_names, "save and stop this invocation (exit 75) after so many steps; 0: no limit"}),
         changeable({"train.max_minutes", train<&T::max_minutes>, at_least(0), no_names, "save and stop this invocation (exit 75) after so many minutes; 0: no limit"}),
         {"train.seed", train<&T::seed>, at_least(0), no_names, "of initial weights, dropout and jitter"},
+        {"train.device", train<&T::device>, any, {"cpu", "cuda"}, "what computes; also --device"},
         {"train.dtype", train<&T::dtype>, any, {"f32", "bf16"}, "of activations and matrix products; master weights are f32"},
         {"train.forward", train<&T::forward>, any, {"f32", "bf16"}, "with dtype bf16: precision of the layers' forward; bf16 takes about a quarter less time, its gradients are 10 times less exact"},
         changeable({"train.threads", train<&T::threads>, at_least(0), no_names, "threads; 0: one a core"}),

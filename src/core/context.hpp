@@ -2,14 +2,13 @@
 #pragma once
 
 #include "core/arena.hpp"
+#include "core/kinds.hpp"
 
 #include <chrono>
 #include <string>
 #include <vector>
 
 namespace flanmoe {
-
-enum class Device : uint8_t { cpu, cuda };
 
 /// Wall time by part of the step. A part is a name given by Context::part; parts do not nest.
 class PartTimer {

@@ -1,5 +1,6 @@
 #include "core/engine.hpp"
 
+#include "core/memory.hpp"
 #include "core/parallel.hpp"
 
 #include <cstdlib>
@@ -18,7 +19,13 @@ public:
     }
     void upload(void* to, const void* host, int64_t bytes) override { move(to, host, bytes); }
     void download(void* host, const void* from, int64_t bytes) override { move(host, from, bytes); }
-    void copy(void* to, const void* from, int64_t bytes) override { move(to, from, bytes); }
+    void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t bytes, int64_t rows) override {
+        parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
+            for (int64_t r = begin; r < end; ++r) move(static_cast<char*>(to) + r * to_stride, static_cast<const char*>(from) + r * from_stride, bytes);
+        });
+    }
+    int64_t available_bytes() const override { return available_memory(); }
+    bool on_host() const override { return true; }
     void synchronize() override {}
 
 private:

@@ -17,10 +17,16 @@ public:
     virtual void* allocate(int64_t bytes) = 0;
     virtual void release(void* memory) = 0;
     virtual void zero(void* memory, int64_t bytes) = 0;
-    virtual void upload(void* to, const void* host, int64_t bytes) = 0;    ///< `host` may change as soon as the call returns
+    virtual void upload(void* to, const void* host, int64_t bytes) = 0;      ///< `host` may change as soon as the call returns
     virtual void download(void* host, const void* from, int64_t bytes) = 0;  ///< waits for the work before it
-    virtual void copy(void* to, const void* from, int64_t bytes) = 0;      ///< inside the device
+    /// Inside the device: `rows` pieces of `bytes`, which lie so many bytes apart.
+    virtual void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t bytes, int64_t rows) = 0;
+    void copy(void* to, const void* from, int64_t bytes) { copy_rows(to, bytes, from, bytes, bytes, 1); }
     virtual void synchronize() = 0;
+    /// Bytes that can still be allocated; -1 if nobody says.
+    virtual int64_t available_bytes() const { return -1; }
+    /// True if the host may use the memory as its own.
+    virtual bool on_host() const { return false; }
     /// True if every tensor shall be an allocation of its own, freed when its scope ends: the simulator, where a memory checker then sees each one's borders.
     virtual bool separate_allocations() const { return false; }
 };

@@ -5,6 +5,9 @@
 
 namespace flanmoe {
 
+/// What computes.
+enum class Device : uint8_t { cpu, cuda };
+
 /// Activation of a feed-forward. T5's "gelu" is the tanh form when gated, the erf form when not.
 enum class Activation : uint8_t { relu, gelu_tanh, gelu_erf, silu };
 

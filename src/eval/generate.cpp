@@ -1,5 +1,6 @@
 #include "eval/generate.hpp"
 
+#include "core/host_tensor.hpp"
 #include "core/parallel.hpp"
 #include "eval/batching.hpp"
 #include "model/decoding.hpp"
@@ -24,8 +25,11 @@ constexpr double impossible = -std::numeric_limits<double>::infinity();
 // Log-probabilities of a step, in double on the host: [rows][vocabulary].
 class LogProbabilities {
 public:
-    LogProbabilities(Context& context, const Tensor& logits, int64_t valid_ids) : vocabulary_(logits.cols()), values_(static_cast<size_t>(logits.elements())) {
-        ops::cast(context, logits, Tensor(values_.data(), DType::f64, logits.shape));
+    LogProbabilities(Context& context, const Tensor& logits, int64_t valid_ids) : vocabulary_(logits.cols()) {
+        const HostTensor given = to_host(*context.engine, logits);
+        values_.resize(static_cast<size_t>(logits.elements()));
+        Context host;
+        ops::cast(host, given.view(), Tensor(values_.data(), DType::f64, logits.shape));
         const int64_t valid = valid_ids > 0 ? std::min(valid_ids, vocabulary_) : vocabulary_;
         std::atomic<bool> finite = true;
         parallel_for(logits.rows(), 1, [&](int64_t begin, int64_t end) {
@@ -99,7 +103,9 @@ public:
 
     /// `inputs[r]` is the input that row r continues, t the position.
     std::vector<Choice> choose(const Tensor& logits, const std::vector<size_t>& inputs, int64_t t) const {
-        return settings_.temperature > 0 ? draw(logits, inputs, t) : logits.dtype == DType::f64 ? greedy<double>(logits) : greedy<float>(logits);
+        if (settings_.temperature > 0) return draw(logits, inputs, t);
+        const HostTensor values = to_host(*context_.engine, logits);
+        return logits.dtype == DType::f64 ? greedy<double>(values.view()) : greedy<float>(values.view());
     }
 
 private:
@@ -157,7 +163,7 @@ std::vector<Generated> generate_single(Context& context, const Transformer& mode
         }
         if (running.empty()) break;
         if (4 * running.size() > 3 * choices.size()) continue;  // moving the caches costs more than a few rows that have ended
-        cache.keep(running);
+        cache.keep(pass, running);
         for (size_t r = 0; r < running.size(); ++r) {
             row_input[r] = row_input[static_cast<size_t>(running[r])];
             next[r] = next[static_cast<size_t>(running[r])];

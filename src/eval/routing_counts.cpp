@@ -1,6 +1,6 @@
 #include "eval/routing_counts.hpp"
 
-#include "core/error.hpp"
+#include "core/host_tensor.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -15,24 +15,28 @@ double element(const Tensor& tensor, int64_t i) {
 
 }  // namespace
 
-RoutingView::RoutingView(const ops::RouteArgs& route)
-    : tokens_(route.logits.rows()), experts_(route.logits.cols()), mask_(route.mask ? route.mask.as<uint8_t>() : nullptr),
-      k_(route.rule.kind == RouterKind::expert_choice ? 0 : route.choices.cols()) {
-    const int32_t *offsets = route.offsets.as<int32_t>(), *token_offsets = route.token_offsets.as<int32_t>(), *token_rows = route.token_rows.as<int32_t>();
-    begin_.assign(token_offsets, token_offsets + tokens_ + 1);
-    const int32_t* row_token = route.row_token.as<int32_t>();
+RoutingView::RoutingView(const ops::RouteArgs& route, Engine& engine)
+    : tokens_(route.logits.rows()), experts_(route.logits.cols()), k_(route.rule.kind == RouterKind::expert_choice ? 0 : route.choices.cols()) {
+    const auto host = [&]<class T>(const Tensor& t, T) {
+        const HostTensor copy = to_host(engine, t);
+        return t ? std::vector<T>(copy.as<T>(), copy.as<T>() + t.elements()) : std::vector<T>();
+    };
+    mask_ = host(route.mask, uint8_t{}), statistics_ = host(route.statistics, double{});
+    begin_ = host(route.token_offsets, int32_t{});
+    const std::vector<int32_t> starts = host(route.offsets, int32_t{}), token_rows = host(route.token_rows, int32_t{}), row_token = host(route.row_token, int32_t{});
+    const HostTensor row_gate = to_host(engine, route.row_gate);
+    const int32_t* const offsets = starts.data();
     require(begin_[0] == 0 && begin_.back() == offsets[experts_] && std::is_sorted(begin_.begin(), begin_.end()), "as many rows of tokens as experts have");
     for (int64_t n = 0; n < tokens_; ++n) {
         for (int32_t i = begin_[static_cast<size_t>(n)]; i < begin_[static_cast<size_t>(n) + 1]; ++i) {
-            const int32_t row = token_rows[i];
-            require(row_token[row] == n, "rows that know the token they are of");
+            const int32_t row = token_rows[static_cast<size_t>(i)];
+            require(row_token[static_cast<size_t>(row)] == n, "rows that know the token they are of");
             kept_.push_back(static_cast<int32_t>(std::upper_bound(offsets, offsets + experts_ + 1, row) - offsets) - 1);
-            gates_.push_back(element(route.row_gate, row));
+            gates_.push_back(element(row_gate.view(), row));
         }
     }
     if (k_ == 0) return;
-    const int32_t* choices = route.choices.as<int32_t>();
-    wanted_.assign(choices, choices + tokens_ * k_);
+    wanted_ = host(route.choices, int32_t{});
     for (int64_t n = 0; n < tokens_; ++n) std::sort(wanted_.begin() + n * k_, wanted_.begin() + (n + 1) * k_);
 }
 
@@ -74,7 +78,7 @@ void LayerCounts::add(const ops::RouteArgs& route, const RoutingView& view, std:
             if (task >= 0) ++by_task[static_cast<size_t>(task * experts + e)];
         }
     }
-    const double* sums = route.statistics.as<double>();
+    const std::span<const double> sums = view.statistics();
     const auto agrees = [&](ops::RouteStatistic s, int64_t counted) { return std::llround(sums[static_cast<size_t>(s)]) == counted; };
     require(agrees(ops::RouteStatistic::tokens, routable) && agrees(ops::RouteStatistic::reached, reached) && agrees(ops::RouteStatistic::rows, rows),
             "the tables of a routing to agree with its statistics");

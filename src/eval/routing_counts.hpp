@@ -18,10 +18,11 @@ namespace flanmoe {
 /// Experts by row of a routing's tables: reads a token's decision.
 class RoutingView {
 public:
-    explicit RoutingView(const ops::RouteArgs& route);
+    explicit RoutingView(const ops::RouteArgs& route, Engine& engine = host_engine());  ///< copies what it needs to the host
     int64_t tokens() const { return tokens_; }
     int64_t experts() const { return experts_; }
-    bool routable(int64_t token) const { return mask_ == nullptr || mask_[token] != 0; }
+    bool routable(int64_t token) const { return mask_.empty() || mask_[static_cast<size_t>(token)] != 0; }
+    std::span<const double> statistics() const { return statistics_; }  ///< ops::RouteStatistic
     /// Experts that take the token, ascending.
     std::span<const int32_t> kept(int64_t token) const;
     /// Gates of the same.
@@ -32,9 +33,9 @@ public:
 
 private:
     int64_t tokens_, experts_;
-    const uint8_t* mask_;
+    std::vector<uint8_t> mask_;
     std::vector<int32_t> begin_, kept_, wanted_;
-    std::vector<double> gates_;
+    std::vector<double> gates_, statistics_;
     int64_t k_;
 };
 

@@ -1,25 +1,19 @@
 #include "model/decoding.hpp"
 
-#include "core/parallel.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/matmul.hpp"
 #include "ops/norm.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 namespace flanmoe {
 
 namespace {
 
 // Copies `count` elements a row from rows of one tensor to rows of another.
-void copy_rows(const Tensor& from, const Tensor& to, int64_t rows, int64_t count, int64_t from_stride, int64_t to_stride) {
+void copy_rows(Context& context, const Tensor& from, const Tensor& to, int64_t rows, int64_t count, int64_t from_stride, int64_t to_stride) {
     const int64_t size = size_of(from.dtype);
-    parallel_for(rows, 16, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) {
-            std::memcpy(static_cast<char*>(to.data) + r * to_stride * size, static_cast<const char*>(from.data) + r * from_stride * size, static_cast<size_t>(count * size));
-        }
-    });
+    context.engine->copy_rows(to.data, to_stride * size, from.data, from_stride * size, count * size, rows);
 }
 
 Batch encoder_side(const Batch& inputs) {
@@ -96,7 +90,7 @@ void DecoderCache::encode(Pass& pass, const Batch& inputs, int64_t beams) {
     model_.forward(pass, encoder_batch, saved);
     for (int64_t b = 0; b < beams; ++b) {
         const Tensor into(memory_segments_.as<int32_t>() + b * source_length_, DType::i32, {inputs.rows, source_length_}, beams * source_length_);
-        copy_rows(saved.encoder.segments, into, inputs.rows, source_length_, source_length_, beams * source_length_);
+        copy_rows(context, saved.encoder.segments, into, inputs.rows, source_length_, source_length_, beams * source_length_);
     }
     for (size_t s = 0; s < caches_.size(); ++s) {
         const Tensor& memory = caches_[s].memory;
@@ -105,7 +99,7 @@ void DecoderCache::encode(Pass& pass, const Batch& inputs, int64_t beams) {
         const int64_t block = source_length_ * 2 * key_width();
         for (int64_t b = 0; b < beams; ++b) {
             const Tensor into(static_cast<char*>(memory.data) + b * block * size_of(memory.dtype), memory.dtype, {inputs.rows, block}, beams * block);
-            copy_rows(projected, into, inputs.rows, block, block, beams * block);
+            copy_rows(context, projected, into, inputs.rows, block, block, beams * block);
         }
     }
 }
@@ -115,13 +109,13 @@ void DecoderCache::read_prompts(Pass& pass, const Batch& inputs, int64_t beams) 
     Context& context = pass.context;
     const int64_t length = inputs.decoder_length, width = key_width();
     const Batch prompts = ending_together(inputs, static_cast<int32_t>(model_.config().pad_id));
-    segments_ = context.allocate(DType::i32, {rows_, max_length_});
+    std::vector<int32_t> segments(static_cast<size_t>(rows_ * max_length_), 1);
     for (int64_t row = 0; row < rows_; ++row) {
         const int64_t first = row / beams * length;
         first_ids_.push_back(prompts.decoder_ids[static_cast<size_t>(first + length - 1)]);
-        int32_t* segments = segments_.as<int32_t>() + row * max_length_;
-        for (int64_t t = 0; t < max_length_; ++t) segments[t] = t >= shared_ ? 1 : prompts.decoder_segments[static_cast<size_t>(first + t)];
+        for (int64_t t = 0; t < shared_; ++t) segments[static_cast<size_t>(row * max_length_ + t)] = prompts.decoder_segments[static_cast<size_t>(first + t)];
     }
+    segments_ = context.upload(segments, {rows_, max_length_});
     Arena::Scope scope(context.arena);
     pass.no_drop = pass.route_rows_alone = true;
     TransformerSaved saved;
@@ -136,7 +130,7 @@ void DecoderCache::read_prompts(Pass& pass, const Batch& inputs, int64_t beams) 
             for (int64_t row = 0; row < rows_; ++row) {
                 const Tensor tokens(static_cast<char*>(from.data) + row / beams * length * from.ld * size, from.dtype, {length, width}, from.ld);
                 const Tensor cached(static_cast<char*>(to.data) + row * max_length_ * width * size, to.dtype, {length, width});
-                copy_rows(tokens, cached, length, width, from.ld, width);
+                copy_rows(context, tokens, cached, length, width, from.ld, width);
             }
         };
         place(args.k, cache.keys), place(args.k, cache.spare_keys);
@@ -149,8 +143,8 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
     const int64_t inner = model_.config().heads * model_.config().d_kv, width = key_width();
     const Tensor fused = self_projection(pass, layer, x, 1, rotary_ ? rotary_.slice_rows(position_, 1) : Tensor());
     const auto at_position = [&](const Tensor& t) { return Tensor(static_cast<char*>(t.data) + position_ * width * size_of(t.dtype), t.dtype, {rows_, width}, max_length_ * width); };
-    copy_rows(fused.columns(inner, width), at_position(cache.keys), rows_, width, fused.ld, max_length_ * width);
-    copy_rows(fused.columns(inner + width, width), at_position(cache.values), rows_, width, fused.ld, max_length_ * width);
+    copy_rows(pass.context, fused.columns(inner, width), at_position(cache.keys), rows_, width, fused.ld, max_length_ * width);
+    copy_rows(pass.context, fused.columns(inner + width, width), at_position(cache.values), rows_, width, fused.ld, max_length_ * width);
 
     // The caches are [rows, max_length, J]; causality keeps attention away from positions that are not decoded yet.
     ops::AttentionArgs args = attention_rule(pass, layer);
@@ -224,9 +218,7 @@ void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
         require(cache.spare_keys.data != nullptr, "a cache for several beams");
         const auto gather = [&](const Tensor& from, const Tensor& to) {
             const auto row = [&](const Tensor& t, int64_t r) { return static_cast<char*>(t.data) + (r * max_length_ + shared_) * width * size; };
-            parallel_for(rows_, 8, [&](int64_t begin, int64_t end) {
-                for (int64_t r = begin; r < end; ++r) std::memcpy(row(to, r), row(from, source[static_cast<size_t>(r)]), static_cast<size_t>(bytes));
-            });
+            for (int64_t r = 0; r < rows_; ++r) pass.context.engine->copy(row(to, r), row(from, source[static_cast<size_t>(r)]), bytes);
         };
         gather(cache.keys, cache.spare_keys);
         gather(cache.values, cache.spare_values);
@@ -235,14 +227,16 @@ void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
     }
 }
 
-void DecoderCache::keep(std::span<const int32_t> rows) {
+void DecoderCache::keep(Pass& pass, std::span<const int32_t> rows) {
+    Engine& engine = *pass.context.engine;
     require(std::is_sorted(rows.begin(), rows.end()) && !rows.empty() && rows.back() < rows_, "ascending rows of the cache");
     // Rows move towards the front, in order: none is overwritten before it has moved.
     const auto compact = [&](Tensor& t, int64_t used) {
         if (!t) return;
         const int64_t stride = t.elements() / rows_ * size_of(t.dtype), bytes = used * size_of(t.dtype);
         char* data = static_cast<char*>(t.data);
-        for (size_t r = 0; r < rows.size(); ++r) std::memmove(data + static_cast<int64_t>(r) * stride, data + rows[r] * stride, static_cast<size_t>(bytes));
+        for (size_t r = 0; r < rows.size(); ++r)
+            if (rows[r] != static_cast<int32_t>(r)) engine.copy(data + static_cast<int64_t>(r) * stride, data + rows[r] * stride, bytes);
         t.shape.sizes[0] = static_cast<int64_t>(rows.size());
     };
     const int64_t width = key_width();

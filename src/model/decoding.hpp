@@ -26,7 +26,7 @@ public:
     /// Row r continues what row source[r] has decoded so far.
     void reorder(Pass& pass, std::span<const int32_t> source);
     /// Goes on with these rows only (ascending); they become rows 0, 1, ...
-    void keep(std::span<const int32_t> rows);
+    void keep(Pass& pass, std::span<const int32_t> rows);
     int64_t rows() const { return rows_; }
     int64_t position() const { return position_; }
 

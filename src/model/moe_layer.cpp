@@ -1,5 +1,6 @@
 #include "model/moe_layer.hpp"
 
+#include "core/host_tensor.hpp"
 #include "ops/activation.hpp"
 #include "ops/dispatch.hpp"
 #include "ops/elementwise.hpp"
@@ -125,13 +126,15 @@ void update_balance_bias(const ParameterStore& store, const ModelConfig& config,
     double mean = 0;
     for (const double d : demand) mean += d / static_cast<double>(demand.size());
     const Tensor bias = store.master(store.records()[layer.balance_bias]);
+    const HostTensor values = to_host(store.engine(), bias);
     for (size_t e = 0; e < demand.size(); ++e) {
         const double change = routing.balance_bias_rate * static_cast<double>((demand[e] < mean) - (demand[e] > mean));
         if (bias.dtype == DType::f64)
-            bias.as<double>()[e] += change;
+            values.as<double>()[e] += change;
         else
-            bias.as<float>()[e] += static_cast<float>(change);
+            values.as<float>()[e] += static_cast<float>(change);
     }
+    store.engine().upload(bias.data, values.memory.get(), bias.bytes());
 }
 
 ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {

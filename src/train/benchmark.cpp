@@ -3,8 +3,10 @@
 #include "core/parallel.hpp"
 #include "core/random.hpp"
 #include "model/flops.hpp"
-#include "optim/freezing.hpp"
+#include "ops/elementwise.hpp"
+#include "ops/engine.hpp"
 #include "ops/matmul.hpp"
+#include "optim/freezing.hpp"
 #include "train/memory.hpp"
 #include "train/step.hpp"
 
@@ -37,22 +39,20 @@ Batch random_tokens(const Config& config, int64_t rows, int64_t source, int64_t 
 
 }  // namespace
 
-double matmul_rate(DType type, int64_t n, int repetitions) {
-    Context context;
+double matmul_rate(Context& context, DType type, int64_t n, int repetitions) {
+    Arena::Scope scope(context.arena);
     const Tensor a = context.allocate(type, {n, n}), b = context.allocate(type, {n, n}), c = context.allocate(type, {n, n});
     RandomStream random({2, 0, 0, Purpose::shuffle});
+    std::vector<float> values(static_cast<size_t>(n * n));
     for (const Tensor& t : {a, b}) {
-        for (int64_t i = 0; i < n * n; ++i) {
-            const float x = static_cast<float>(random.uniform()) - 0.5f;
-            if (type == DType::bf16) t.as<bf16>()[i] = bf16(x);
-            if (type == DType::f32) t.as<float>()[i] = x;
-            if (type == DType::f64) t.as<double>()[i] = x;
-        }
+        for (float& x : values) x = static_cast<float>(random.uniform()) - 0.5f;
+        ops::cast(context, context.upload(values, {n, n}), t);
     }
     double best = 0;
     for (int i = 0; i < repetitions; ++i) {
         const auto start = Clock::now();
         ops::matmul(context, {.a = a, .b = b, .out = c});
+        context.engine->synchronize();
         best = std::max(best, 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n) / since(start));
     }
     return best;
@@ -64,39 +64,47 @@ double peak_resident_bytes() {
     return static_cast<double>(usage.ru_maxrss) * 1024.0;
 }
 
+BenchmarkRig::BenchmarkRig(Context& context, const Config& config, const BenchmarkSettings& settings)
+    : context_(context), config_(config), source_(settings.source ? settings.source : config.data.encoder_length),
+      target_(settings.target ? settings.target : target_length(config.data, source_)), model_(config.model) {
+    ParameterStore& parameters = model_.parameters();
+    freeze_parameters(parameters, config.train.freeze);
+    const int64_t rows = config.data.batch_rows, micro = config.data.micro_batch_rows ? std::min(config.data.micro_batch_rows, rows) : rows;
+    check_memory(memory_of_training(config, model_, {micro, source_, target_}), parameters.parameter_count(), *context.engine);
+    const TrainingTypes types = training_types(config.train);
+    parameters.allocate(types.compute, true, types.forward, context);
+    parameters.initialise(static_cast<uint64_t>(config.train.seed));
+    optimizer_ = std::make_unique<Optimizer>(config.optimizer, parameters);
+    for (int64_t row = 0; row < rows; row += micro) batches_.push_back(random_tokens(config, std::min(micro, rows - row), source_, target_, row));
+}
+
+double BenchmarkRig::step() {
+    const auto start = Clock::now();
+    const StepGradients gradients =
+        compute_gradients(context_, model_, batches_, {config_.train.balance_loss, config_.train.router_z_loss, config_.train.output_z_loss}, 1, steps_);
+    apply_gradients(context_, model_, *optimizer_, gradients, config_.train.gradient_clip, steps_++, 1e-4);
+    context_.engine->synchronize();
+    loss_ = gradients.loss;
+    return since(start);
+}
+
 BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& settings) {
+    const std::unique_ptr<Engine> engine = open_engine(config.train.device);
+    Context context(config.train.device, *engine);
+    BenchmarkRig rig(context, config, settings);
     BenchmarkResult result;
     const TrainingTypes types = training_types(config.train);
     result.dtype = name_of(types.compute), result.forward = name_of(types.forward);
     result.threads = omp_get_max_threads();
-    result.rows = config.data.batch_rows;
-    result.source = settings.source ? settings.source : config.data.encoder_length;
-    result.target = settings.target ? settings.target : target_length(config.data, result.source);
+    result.rows = config.data.batch_rows, result.source = rig.source(), result.target = rig.target();
+    result.parameters = rig.model().parameters().parameter_count();
 
-    Transformer model(config.model);
-    freeze_parameters(model.parameters(), config.train.freeze);
-    const int64_t micro = config.data.micro_batch_rows ? config.data.micro_batch_rows : result.rows;
-    check_memory(memory_of_training(config, model, {std::min(micro, result.rows), result.source, result.target}), model.parameters().parameter_count());
-    model.parameters().allocate(types.compute, true, types.forward);
-    model.parameters().initialise(static_cast<uint64_t>(config.train.seed));
-    Optimizer optimizer(config.optimizer, model.parameters());
-    result.parameters = model.parameters().parameter_count();
-
-    StepBatch batches;
-    for (int64_t row = 0; row < result.rows; row += micro) batches.push_back(random_tokens(config, std::min(micro, result.rows - row), result.source, result.target, row));
-
-    Context context;
     PartTimer timer;
     std::vector<double> seconds;
-    for (int64_t step = 0; step < settings.warmup + settings.steps; ++step) {
-        if (step == settings.warmup) context.timer = &timer;
-        const auto start = Clock::now();
-        const StepGradients gradients =
-            compute_gradients(context, model, batches, {config.train.balance_loss, config.train.router_z_loss, config.train.output_z_loss}, 1, step);
-        apply_gradients(context, model, optimizer, gradients, config.train.gradient_clip, step, 1e-4);
-        if (step >= settings.warmup) seconds.push_back(since(start));
-        result.loss = gradients.loss;
-    }
+    for (int64_t step = 0; step < settings.warmup; ++step) rig.step();
+    context.timer = &timer;
+    for (int64_t step = 0; step < settings.steps; ++step) seconds.push_back(rig.step());
+    result.loss = rig.loss();
     std::sort(seconds.begin(), seconds.end());
     result.step_seconds = seconds[seconds.size() / 2], result.fastest_seconds = seconds.front(), result.slowest_seconds = seconds.back();
     result.tokens_per_second = static_cast<double>(result.rows * (result.source + result.target)) / result.step_seconds;
@@ -104,7 +112,7 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     for (const auto& entry : timer.entries()) result.parts.emplace_back(entry.name, 1e3 * entry.seconds / static_cast<double>(settings.steps));
     std::sort(result.parts.begin(), result.parts.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
     result.peak_bytes = peak_resident_bytes();
-    result.matmul_flops_per_second = matmul_rate(types.compute, settings.matmul_size);
+    result.matmul_flops_per_second = matmul_rate(context, types.compute, settings.matmul_size);
     return result;
 }
 

@@ -2,8 +2,12 @@
 #pragma once
 
 #include "config/config.hpp"
-#include "core/tensor.hpp"
+#include "core/context.hpp"
+#include "data/batch.hpp"
+#include "model/transformer.hpp"
+#include "optim/optimizer.hpp"
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,13 +32,38 @@ struct BenchmarkResult {
     std::vector<std::pair<std::string, double>> parts;  ///< mean milliseconds a step of every part, the longest first
 };
 
+/// A model of the config, its optimizer and random tokens, all on one device: makes steps.
+class BenchmarkRig {
+public:
+    /// `settings` gives the tokens of a row. Exit::out_of_memory if the model does not fit.
+    BenchmarkRig(Context& context, const Config& config, const BenchmarkSettings& settings);
+    /// One step; returns its seconds.
+    double step();
+    const Config& config() const { return config_; }
+    Transformer& model() { return model_; }
+    const Optimizer& optimizer() const { return *optimizer_; }
+    int64_t source() const { return source_; }
+    int64_t target() const { return target_; }
+    double loss() const { return loss_; }
+
+private:
+    Context& context_;
+    Config config_;
+    int64_t source_, target_;
+    Transformer model_;
+    std::unique_ptr<Optimizer> optimizer_;
+    StepBatch batches_;
+    int64_t steps_ = 0;
+    double loss_ = 0;
+};
+
 /// Trains `warmup + steps` steps of the config's model on random tokens and measures the last `steps`.
 BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& settings);
 std::string to_json(const BenchmarkResult& result);
 std::string to_table(const BenchmarkResult& result);
 
 /// Best rate of a matrix product n x n x n in operations a second.
-double matmul_rate(DType type, int64_t n, int repetitions = 8);
+double matmul_rate(Context& context, DType type, int64_t n, int repetitions = 8);
 /// Largest resident memory of this process so far, in bytes.
 double peak_resident_bytes();
 

@@ -92,8 +92,8 @@ MemoryNeed memory_of_training(const Config& config, const Transformer& model, co
     return need;
 }
 
-void check_memory(const MemoryNeed& need, int64_t parameters) {
-    const int64_t available = available_memory();
+void check_memory(const MemoryNeed& need, int64_t parameters, const Engine& engine) {
+    const int64_t available = engine.available_bytes();
     if (available < 0 || need.total() <= available) return;
     std::string parts = human_bytes(need.weights) + " of weights";
     for (const auto& [bytes, name] : {std::pair{need.compute_copy, "bf16 copy"}, {need.gradients, "gradients"}, {need.optimizer, "optimizer state"}, {need.activations, "activations"}})

@@ -6,6 +6,7 @@
 #include "core/log.hpp"
 #include "data/text_files.hpp"
 #include "model/flops.hpp"
+#include "ops/engine.hpp"
 #include "optim/freezing.hpp"
 #include "optim/schedule.hpp"
 #include "train/benchmark.hpp"
@@ -50,7 +51,8 @@ Config affordable(Config config) {
     Transformer model(config.model);
     freeze_parameters(model.parameters(), config.train.freeze);
     const int64_t rows = config.data.micro_batch_rows ? config.data.micro_batch_rows : config.data.batch_rows, source = config.data.encoder_length;
-    check_memory(memory_of_training(config, model, {rows, source, target_length(config.data, source)}), model.parameters().parameter_count());
+    check_memory(memory_of_training(config, model, {rows, source, target_length(config.data, source)}), model.parameters().parameter_count(),
+                 *open_engine(config.train.device));
     return config;
 }
 
@@ -79,6 +81,7 @@ struct Trainer::State {
     const std::filesystem::path& run;
     AnswerMetrics answer_metrics;
     std::shared_ptr<const Tokenizer> tokenizer;
+    std::unique_ptr<Engine> engine;
     Transformer model;
     std::unique_ptr<Optimizer> optimizer;
     std::unique_ptr<Loader> loader;
@@ -95,7 +98,8 @@ struct Trainer::State {
     double matmul_rate = 0;    // of this machine, for the share of the peak
 
     State(Config c, RunDirectory& r, Stop& s, AnswerMetrics m)
-        : config(affordable(std::move(c))), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), model(config.model), stop(s) {}
+        : config(affordable(std::move(c))), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), engine(open_engine(config.train.device)),
+          model(config.model), context(config.train.device, *engine), stop(s) {}
 
     void open();
     void start_weights();
@@ -128,7 +132,7 @@ void Trainer::State::open() {
         report_data("data.validation", data.sources, data.epoch_examples, loader->config());
     }
     const TrainingTypes types = training_types(config.train);
-    model.parameters().allocate(types.compute, true, types.forward);
+    model.parameters().allocate(types.compute, true, types.forward, context);
     optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
     tokenizer_files = files_of(*tokenizer);
     at.best = config.eval.metric == "loss" ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
@@ -137,7 +141,7 @@ void Trainer::State::open() {
     } else {
         start_weights();
     }
-    matmul_rate = flanmoe::matmul_rate(types.compute, 768, 4);
+    matmul_rate = flanmoe::matmul_rate(context, types.compute, 768, 4);
     output = std::make_unique<RunOutput>(directory, config, at.step);
 }
 
@@ -154,7 +158,7 @@ void Trainer::State::start_weights() {
     load_model(source, model.parameters());
     info("starting from the weights of {}", source.string());
     if (config.train.reset_optimizer) return;
-    const TakenSlots slots = take_over_optimizer(source, optimizer->state());
+    const TakenSlots slots = take_over_optimizer(source, optimizer->state(), *engine);
     at.earlier_updates = RunState::from_json(read_training_state(source).state_json, source.string()).updates();
     info("going on with its optimizer state after {} updates: {} slots taken over, {} begin anew, {} are of what is not trained here", at.earlier_updates, slots.taken, slots.fresh,
          slots.unused);
@@ -162,7 +166,7 @@ void Trainer::State::start_weights() {
 
 void Trainer::State::resume(const std::filesystem::path& checkpoint) {
     load_model(checkpoint, model.parameters());
-    load_optimizer(checkpoint, optimizer->state());
+    load_optimizer(checkpoint, optimizer->state(), *engine);
     at = RunState::from_json(read_training_state(checkpoint).state_json, checkpoint.string());
     loader->restore(LoaderState::from_json(at.loader));
     saved_step = at.step;
@@ -171,7 +175,7 @@ void Trainer::State::resume(const std::filesystem::path& checkpoint) {
 
 void Trainer::State::save(const char* why) {
     at.loader = loader->state().to_json();
-    TrainingState state{at.to_json(), to_toml(config), optimizer->state()};
+    TrainingState state{at.to_json(), to_toml(config), optimizer->state(), engine.get()};
     CheckpointOptions options;
     options.keep_last = config.train.keep_last;
     options.keep_every = config.train.keep_every;
@@ -202,7 +206,7 @@ void Trainer::State::rollback() {
     const auto checkpoint = find_latest_valid(run);
     if (!checkpoint) fail(Exit::diverged, "step {}: there is no checkpoint to go back to yet; save more often (train.save_every) or choose another policy", at.step);
     load_model(*checkpoint, model.parameters());
-    load_optimizer(*checkpoint, optimizer->state());
+    load_optimizer(*checkpoint, optimizer->state(), *engine);
     at.step = RunState::from_json(read_training_state(*checkpoint).state_json, checkpoint->string()).step;
     output->rewind(at.step);
 }

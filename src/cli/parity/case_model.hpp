@@ -4,12 +4,13 @@
 #include "checkpoint/hf_names.hpp"
 #include "cli/parity/parity.hpp"
 #include "model/transformer.hpp"
+#include "ops/engine.hpp"
 #include "train/step.hpp"
 
 namespace flanmoe::cli {
 
 /// The case's model with weights and, if asked for, gradients.
-std::unique_ptr<Transformer> load_case_model(const ParityCase& given, bool gradients);
+std::unique_ptr<Transformer> load_case_model(const ParityCase& given, const Context& context, bool gradients);
 /// The layout of the case's config.json, in whose names results are given.
 HfLayout case_layout(const ParityCase& given);
 /// Loss coefficients of field "loss".

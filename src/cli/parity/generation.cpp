@@ -7,10 +7,10 @@ namespace flanmoe::cli {
 Computed compute_generation(const ParityCase& bare) {
     ParityCase given{bare.folder, bare.json, bare.device, bare.dtype, {}, {}};
     given.inputs.emplace(given.folder / "inputs.safetensors");
-    const auto model = load_case_model(given, false);
+    const std::unique_ptr<Engine> engine = open_engine(given.device);
+    Context context(given.device, *engine);
+    const auto model = load_case_model(given, context, false);
     const Batch batch = case_batch(given, model->config());
-    Context context;
-    context.device = given.device;
     GenerationSettings settings;
     settings.max_new_tokens = given.json.at("max_new_tokens").get<int64_t>();
 

@@ -50,7 +50,7 @@ ParityCase read_case(const std::filesystem::path& folder, Device device, DType d
 Judgement judge_case(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output) {
     const ParityCase given = read_case(folder, device, dtype);
     const Kind& kind = kind_of(given);
-    if (kind.tensors && device == Device::cuda) fail(Exit::hardware, "this program was built without CUDA; rebuild it where nvcc is found, or use --device cpu");
+    if (kind.tensors && device == Device::cuda && dtype == DType::f64) fail(Exit::usage, "--dtype f64 runs on the CPU alone; use --device cpu, or f32 or bf16");
     const nlohmann::json tolerances = tolerances_of(given, kind);
     const Judgement skipped{Verdict::skipped, fmt::format("has no tolerance for {}", name_of(dtype))};
     if (tolerances.is_null() && output.empty()) return skipped;

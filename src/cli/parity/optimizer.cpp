@@ -1,5 +1,6 @@
 // Kind optimizer: a few steps with given gradients and rates, through the parameter store and optimizer of training.
 #include "cli/parity/parity.hpp"
+#include "ops/engine.hpp"
 #include "optim/optimizer.hpp"
 
 #include <cstring>
@@ -70,26 +71,27 @@ void load(const ParityCase& given, const ParameterStore& store, const Parameter&
         fail(Exit::bad_data, "{}: {} has shape {}, the parameter {}", given.inputs->path().string(), name, values.shape.text(), stacked(p, p.shape).text());
     for (int64_t e = 0; e < p.tensors(); ++e) {
         const Tensor view = into(e);
-        std::memcpy(view.data, values.memory.get() + e * view.bytes(), static_cast<size_t>(view.bytes()));
+        store.engine().upload(view.data, values.memory.get() + e * view.bytes(), view.bytes());
     }
 }
 
 /// Puts the tensors of a record's experts (or its only one) together under one name.
 template <class View>
-void collect(Computed& computed, const std::string& name, const Parameter& p, View&& from) {
+void collect(Computed& computed, Engine& engine, const std::string& name, const Parameter& p, View&& from) {
     const Tensor first = from(0);
     HostTensor whole(first.dtype, stacked(p, first.shape));
-    for (int64_t e = 0; e < p.tensors(); ++e) std::memcpy(whole.memory.get() + e * first.bytes(), from(e).data, static_cast<size_t>(first.bytes()));
+    for (int64_t e = 0; e < p.tensors(); ++e) engine.download(whole.memory.get() + e * first.bytes(), from(e).data, first.bytes());
     computed.tensors[name] = std::move(whole);
 }
 
 }  // namespace
 
 Computed compute_optimizer(const ParityCase& given) {
-    Context context;
+    const std::unique_ptr<Engine> engine = open_engine(given.device);
+    Context context(given.device, *engine);
     ParameterStore store;
     declare(given, store);
-    store.allocate(given.dtype == DType::f64 ? DType::f64 : DType::f32, true);  // optimizers never compute below single precision
+    store.allocate(given.dtype == DType::f64 ? DType::f64 : DType::f32, true, context);  // optimizers never compute below single precision
     for (const Parameter& p : store.records()) load(given, store, p, "parameter." + case_name(p), [&](int64_t e) { return store.master(p, e); });
     Optimizer optimizer(config_of(given), store);
     const auto rates = given.json.at("learning_rates").get<std::vector<double>>();
@@ -102,10 +104,10 @@ Computed compute_optimizer(const ParityCase& given) {
     Computed computed;
     std::map<std::string, Tensor> state(optimizer.state().begin(), optimizer.state().end());
     for (const Parameter& p : store.records()) {
-        collect(computed, "parameter." + case_name(p), p, [&](int64_t e) { return store.master(p, e); });
+        collect(computed, *engine, "parameter." + case_name(p), p, [&](int64_t e) { return store.master(p, e); });
         for (const char* slot : {".v_row", ".v_col", ".v", ".m"})
             if (state.contains(p.tensor_name(0) + slot))
-                collect(computed, "state." + case_name(p) + slot, p, [&](int64_t e) { return state.at(p.tensor_name(e) + slot); });
+                collect(computed, *engine, "state." + case_name(p) + slot, p, [&](int64_t e) { return state.at(p.tensor_name(e) + slot); });
     }
     return computed;
 }

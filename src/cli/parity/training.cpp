@@ -36,7 +36,9 @@ HostTensor curve(const std::vector<double>& values, DType type) {
 }  // namespace
 
 Computed compute_training(const ParityCase& given) {
-    const auto model = load_case_model(given, true);
+    const std::unique_ptr<Engine> engine = open_engine(given.device);
+    Context context(given.device, *engine);
+    const auto model = load_case_model(given, context, true);
     ParameterStore& store = model->parameters();
     const OptimizerConfig config = optimizer_of(given);
     Optimizer optimizer(config, store);
@@ -45,8 +47,6 @@ Computed compute_training(const ParityCase& given) {
     if (rows < 1 || steps < 1) given.malformed("steps and micro_batch_rows must be at least 1");
     // A routing group that is the whole batch cannot be cut.
     const bool whole = model->config().encoder_routing.group_rows == 0 || model->config().decoder_routing.group_rows == 0;
-    Context context;
-    context.device = given.device;
     std::vector<double> losses, norms;
     for (int64_t step = 0; step < steps; ++step) {
         const Batch all = case_batch(given, model->config(), fmt::format(".{}", step));
@@ -63,9 +63,7 @@ Computed compute_training(const ParityCase& given) {
     const HfLayout layout = case_layout(given);
     for (const Parameter& p : store.records()) {
         for (int64_t e = 0; e < p.tensors(); ++e) {
-            HostTensor copy(store.master_type(), p.shape);
-            std::memcpy(copy.memory.get(), store.master(p, e).data, static_cast<size_t>(store.master(p, e).bytes()));
-            computed.tensors["parameter." + name_in_layout(p.tensor_name(e), layout)] = std::move(copy);
+            computed.tensors["parameter." + name_in_layout(p.tensor_name(e), layout)] = to_host(store.engine(), store.master(p, e));
         }
     }
     return computed;
