@@ -24,7 +24,7 @@ public:
         __syncwarp();
     }
 
-    /// d_s of a tile; `first`: relative position of the block's last row and the tile's first column.
+    /// d_s of a tile, a barrier between two of them; `first`: relative position of the block's last row and the tile's first column.
     __device__ __forceinline__ void add(const Sums<1, columns / 8>& d_s, int first, const AttentionShape& s) {
         if (first + rows + columns - 2 <= -s.left) far_left_ += total(d_s);
         else if (first >= s.right) far_right_ += total(d_s);
@@ -81,7 +81,6 @@ private:
             else if (relative >= s.right) far_right_ += sum;
             else sums_[s.left + relative] += sum;
         }
-        __syncwarp();
     }
 
     float *staging_, *sums_;

@@ -388,5 +388,9 @@ TEST_SUITE("ops/attention") {
         refused([](auto& a) { a.query_offset = -1; });
         refused([&](auto& a) { a.query_segments = make(context, DType::i32, {2, 17}); });
         refused([&](auto& a) { a.out = make(context, DType::bf16, a.q.shape); });
+        if (context.device != Device::cuda) return;
+        Operands wide(context, {1, 1, 1, 2, 2, 136}, DType::bf16);  // wider heads than kernels hold
+        CHECK_THROWS_AS(ops::attention(context, wide.forward), Error);
+        refused([](auto& a) { a.buckets.max_distance = 4000, a.query_offset = 3000; });  // more distances than shared memory
     }
 }
