@@ -32,7 +32,15 @@ void check_same(const ops::RouteArgs& a, const ops::RouteArgs& b) {
     }
 }
 
-void check_against_cpu(const Size& size, const RouteRule& rule, bool masked, double scale, uint64_t seed) {
+enum class Logits { any, whole, far };  ///< whole numbers tie within a token and between tokens; far apart, some probabilities are 0 and tie
+
+std::vector<double> logits_of(Logits kind, int64_t count, uint64_t seed) {
+    std::vector<double> logits = random_logits(count, seed, kind == Logits::far ? 250 : 3);
+    for (double& x : logits) x = kind == Logits::whole ? std::floor(x) : x;
+    return logits;
+}
+
+void check_against_cpu(const Size& size, const RouteRule& rule, bool masked, Logits kind, uint64_t seed) {
     CAPTURE(size.group_tokens);
     CAPTURE(size.experts);
     CAPTURE(seed);
@@ -40,7 +48,7 @@ void check_against_cpu(const Size& size, const RouteRule& rule, bool masked, dou
     std::vector<double> bias;
     for (int64_t e = 0; rule.kind == RouterKind::token_choice && seed % 3 == 0 && e < size.experts; ++e) bias.push_back(0.03125 * static_cast<double>(e % 5) - 0.0625);
     // Draws come from the key, at a place far into a step.
-    const Routed routed(DType::f32, random_logits(tokens * size.experts, seed, scale), size.groups, size.experts, rule, masked ? random_mask(tokens, seed) : std::vector<int>(), {},
+    const Routed routed(DType::f32, logits_of(kind, tokens * size.experts, seed), size.groups, size.experts, rule, masked ? random_mask(tokens, seed) : std::vector<int>(), {},
                         uint64_t{1} << 33, bias);
     check_tables(routed);
     Context cpu;
@@ -60,18 +68,18 @@ TEST_SUITE("ops/route_device") {
     TEST_CASE("decides as the CPU does") {
         uint64_t seed = 500;
         for (const Size& size : {Size{1, 1, 1}, Size{2, 64, 9}, Size{1, 65, 33}, Size{3, 257, 4}, Size{7, 20, 70}})
-            for (const RouteRule& rule : all_rules(size.experts)) ++seed, check_against_cpu(size, rule, seed % 2, 3, seed);
+            for (const RouteRule& rule : all_rules(size.experts)) ++seed, check_against_cpu(size, rule, seed % 2, Logits::any, seed);
         RouteRule rule = gshard_rule(SecondPolicy::random);
         rule.k = 3, rule.prioritized = true, rule.density = Density::any, rule.second_threshold = 0.4;
-        check_against_cpu({1, 1100, 6}, rule, true, 3, 1);
-        check_against_cpu({1, 1100, 6}, expert_rule(300), true, 3, 2);
-        check_against_cpu({1, 300, 5}, token_rule(5, true), false, 40, 3);  // probabilities that are 0 tie
-        check_against_cpu({600, 1, 3}, token_rule(2), true, 3, 4);
-        check_against_cpu({2, 40, 300}, token_rule(2, true), false, 3, 6);
+        check_against_cpu({1, 1100, 6}, rule, true, Logits::any, 1);
+        check_against_cpu({1, 1100, 6}, expert_rule(300), true, Logits::any, 2);
+        check_against_cpu({1, 300, 5}, token_rule(5, true), false, Logits::far, 3);
+        check_against_cpu({600, 1, 3}, token_rule(2), true, Logits::any, 4);
+        check_against_cpu({2, 40, 300}, token_rule(2, true), false, Logits::any, 6);
     }
 
-    TEST_CASE("ties everywhere: equal logits") {
-        for (const RouteRule& rule : all_rules(9)) check_against_cpu({2, 100, 9}, rule, true, 0, 7);
+    TEST_CASE("ties everywhere") {
+        for (const RouteRule& rule : all_rules(9)) check_against_cpu({2, 100, 9}, rule, true, Logits::whole, 7);
     }
 
     TEST_CASE("logits that are not numbers break nothing") {
