@@ -90,11 +90,21 @@ void Engine::download(void* host, const void* from, int64_t bytes) {
     check(cudaMemcpyAsync(host, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "a copy from the GPU");
     synchronize();
 }
-void Engine::copy(void* to, const void* from, int64_t bytes) {
-    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream_), "a copy on the GPU");
+void Engine::copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t bytes, int64_t rows) {
+    const auto size = [](int64_t n) { return static_cast<size_t>(n); };
+    const bool together = rows == 1 || (to_stride == bytes && from_stride == bytes);  // of any size, while strides have a limit
+    check(together ? cudaMemcpyAsync(to, from, size(bytes * rows), cudaMemcpyDeviceToDevice, stream_)
+                   : cudaMemcpy2DAsync(to, size(to_stride), from, size(from_stride), size(bytes), size(rows), cudaMemcpyDeviceToDevice, stream_),
+          "a copy on the GPU");
     if (managed_) synchronize();
 }
 void Engine::synchronize() { check(cudaStreamSynchronize(stream_), "waiting for the GPU"); }
+
+int64_t Engine::available_bytes() const {
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "asking for the GPU's free memory");
+    return static_cast<int64_t>(free);
+}
 
 bool Engine::separate_allocations() const {
 #ifdef FLANMOE_CUDASIM

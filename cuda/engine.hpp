@@ -29,8 +29,10 @@ public:
     void zero(void* memory, int64_t bytes) override;
     void upload(void* to, const void* host, int64_t bytes) override;
     void download(void* host, const void* from, int64_t bytes) override;
-    void copy(void* to, const void* from, int64_t bytes) override;
+    void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t bytes, int64_t rows) override;
     void synchronize() override;
+    int64_t available_bytes() const override;
+    bool on_host() const override { return managed_; }
     bool separate_allocations() const override;
 
     cudaStream_t stream() const { return stream_; }

@@ -198,6 +198,19 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     if (kind == cudaMemcpyDeviceToHost && unpinned(to) && !capturing(stream)) finish(stream);
     return error ? error : last_error();
 }
+// Between places on the device only.
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes, size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
+    const std::lock_guard lock(mutex());
+    if (bytes == 0 || rows == 0) return last_error();
+    const auto spanned = [&](size_t stride) { return (rows - 1) * stride + bytes; };
+    if (kind != cudaMemcpyDeviceToDevice || to_stride < bytes || from_stride < bytes || !inside(state().device, to, spanned(to_stride)) ||
+        !inside(state().device, from, spanned(from_stride)))
+        return set_error(cudaErrorInvalidValue);
+    if (!capturing(stream)) ++count().copies;
+    return queue_work(stream, [=] {
+        for (size_t r = 0; r < rows; ++r) std::memmove(static_cast<char*>(to) + r * to_stride, static_cast<const char*>(from) + r * from_stride, bytes);
+    });
+}
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
     const std::lock_guard lock(mutex());
     if (const cudaError_t refused = refuse_in_capture()) return refused;

@@ -199,6 +199,8 @@ TEST_SUITE("cudasim/streams") {
         CHECK(cudaMemcpy(values, host, 32, cudaMemcpyHostToDevice) == cudaSuccess);
         CHECK(cudaMemcpy(values, host, 36, cudaMemcpyHostToDevice) == cudaErrorInvalidValue);
         CHECK(cudaMemcpy(host, host + 1, 4, cudaMemcpyDeviceToHost) == cudaErrorInvalidValue);
+        CHECK(cudaMemcpy2DAsync(values, 12, values + 6, 4, 4, 2, cudaMemcpyDeviceToDevice) == cudaSuccess);
+        CHECK(cudaMemcpy2DAsync(values, 12, values + 6, 8, 4, 2, cudaMemcpyDeviceToDevice) == cudaErrorInvalidValue);
         CHECK(cudaFree(host) == cudaErrorInvalidValue);
         cudaGetLastError();
     }
