@@ -1,8 +1,9 @@
 // Attention forward on the GPU: flash-style, softmax accumulated over tiles of keys, products on tensor cores (bf16) or with FMA (fp32).
 //
-// A block of 4 warps owns 128 queries (bf16, heads up to 64 wide) or 64 of one head; a warp's 32 or 16 rows of scores, probabilities and output stay in its
-// registers. While a tile of keys and values is multiplied, the next one is copied to the other half of shared memory; one barrier a tile. Two blocks of
-// 16 rows a warp halve what it reads from shared memory for a product (8 KiB for 64 x 64 of keys), which otherwise bounds it.
+// A block of 4 warps owns 128 queries (bf16, heads up to 64 wide, more than 64 queries) or 64 of one head; a warp's 32 or 16 rows of scores,
+// probabilities and output stay in its registers. While a tile of keys and values is multiplied, the next one is copied to the other half of shared
+// memory; one barrier a tile. Two blocks of 16 rows a warp halve what it reads from shared memory for a product (8 KiB for 64 x 64 of keys), which
+// otherwise bounds it.
 //
 // bf16, heads of 64: at most 255 registers, nothing spilled (sm_80, sm_90a), 63 KiB of shared memory: 2 blocks a multiprocessor.
 // Counted: 4 Sq Sk 64 FLOPs a head on tensor cores; a score takes one exponential and about 10 fp32 and integer instructions (20 more for dropout); global
@@ -15,9 +16,8 @@ namespace flanmoe::cuda {
 
 namespace {
 
-template <class T, int width>
+template <class T, int width, int m_tiles>
 class ForwardBlock {
-    static constexpr int m_tiles = on_tensor_cores<T> && width <= 64 ? 2 : 1;
     static constexpr int columns = on_tensor_cores<T> ? 64 : 32, n_tiles = columns / 8;
     static constexpr int stride = row_stride<T>(width), warp_rows = 16 * m_tiles;
 
@@ -212,9 +212,16 @@ private:
     float largest_[m_tiles][2], sum_[m_tiles][2];
 };
 
-template <class T, int width>
+template <class T, int width, int m_tiles>
 __global__ __launch_bounds__(attention_threads) void attention_forward(const __grid_constant__ AttentionShape shape, const __grid_constant__ AttentionTensors<T> tensors) {
-    ForwardBlock<T, width>(shape, tensors).run();
+    ForwardBlock<T, width, m_tiles>(shape, tensors).run();
+}
+
+template <class T, int width, int m_tiles>
+void launch_forward(Context& context, const AttentionShape& shape, const AttentionTensors<T>& tensors) {
+    using Block = ForwardBlock<T, width, m_tiles>;
+    const int64_t blocks = int64_t{shape.batch} * shape.heads * tiles_of(shape.queries, Block::rows);
+    launch(context, "attention_forward", attention_forward<T, width, m_tiles>, grid_of(blocks), attention_threads, bytes_of_pieces<Block>(shape), shape, tensors);
 }
 
 }  // namespace
@@ -225,10 +232,9 @@ void attention(Context& context, const ops::AttentionArgs& args) {
     AttentionShape shape = attention_shape(args);
     spread_bias(context, args, bucket_begins(args.buckets), shape);
     with_type_and_width(args.q.dtype, shape.size, [&]<class T, int width>() {
-        using Block = ForwardBlock<T, width>;
-        const int64_t blocks = int64_t{shape.batch} * shape.heads * tiles_of(shape.queries, Block::rows);
-        launch(context, "attention_forward", attention_forward<T, width>, grid_of(blocks), dim3(attention_threads), bytes_of_pieces<Block>(shape), shape,
-               attention_tensors<T>(args));
+        constexpr int most = on_tensor_cores<T> && width <= 64 ? 2 : 1;
+        if (shape.queries > 16 * attention_warps) launch_forward<T, width, most>(context, shape, attention_tensors<T>(args));
+        else launch_forward<T, width, 1>(context, shape, attention_tensors<T>(args));
     });
 }
 
