@@ -35,11 +35,8 @@ void launch_grouped(Context& context, const char* name, const typename Schedule:
     launch(context, name, grouped_kernel<Tile, Schedule>, static_cast<unsigned>(std::min(most_tiles, resident)), Tile::threads, Tile::bytes + Schedule::bytes(work.experts), work);
 }
 
-/// Multiples of 16 bytes: where rows begin, how long they are, and how far the experts' matrices are apart.
-bool whole_chunks(const Tensor& tensor, int64_t stride = 0) {
-    const int64_t size = size_of(tensor.dtype);
-    return has_aligned_rows(tensor) && tensor.cols() * size % 16 == 0 && stride * size % 16 == 0;
-}
+/// All rows begin at multiples of 16 bytes, those of further experts too.
+bool all_aligned(const Tensor& tensor, int64_t stride = 0) { return has_aligned_rows(tensor) && stride * size_of(tensor.dtype) % 16 == 0; }
 
 template <class Out, template <class, bool, bool, bool> class TileOf, bool b_transposed, bool aligned>
 void multiply_rows(Context& context, const ops::GroupedMatmulArgs& args) {
@@ -76,12 +73,12 @@ void multiply_rows(Context& context, const ops::GroupedMatmulArgs& args) {
 
 template <class Out>
 void multiply_rows(Context& context, const ops::GroupedMatmulArgs& args) {
-    const bool aligned = whole_chunks(args.a) && whole_chunks(args.b, args.b_stride) && whole_chunks(args.out);
+    const bool aligned = all_aligned(args.a) && all_aligned(args.b, args.b_stride) && all_aligned(args.out);
     aligned ? multiply_rows<Out, TensorTile, true>(context, args) : multiply_rows<Out, TensorTile, false>(context, args);
 }
 template <class Out>
 void multiply_weights(Context& context, const ops::GroupedMatmulWeightArgs& args) {
-    const bool aligned = whole_chunks(args.a) && whole_chunks(args.b) && whole_chunks(args.out, args.out_stride);
+    const bool aligned = all_aligned(args.a) && all_aligned(args.b) && all_aligned(args.out, args.out_stride);
     aligned ? multiply_weights<Out, TensorTile, true>(context, args) : multiply_weights<Out, TensorTile, false>(context, args);
 }
 

@@ -35,8 +35,8 @@ struct TensorLayout {
     }
 };
 
-/// a [rows, inner] if its inner dimension is contiguous, else [inner, rows]; b [cols, inner] or [inner, cols]. `aligned`: pointers, leading dimensions and sizes
-/// are multiples of 16 bytes; else elements are fetched one by one.
+/// a [rows, inner] if its inner dimension is contiguous, else [inner, rows]; b [cols, inner] or [inner, cols]. `aligned`: all rows begin at multiples of 16 bytes,
+/// whatever their length; else elements are fetched one by one.
 template <class Out, bool a_inner_contiguous, bool b_inner_contiguous, bool aligned>
 class TensorTile {
 public:
@@ -96,8 +96,9 @@ private:
 #pragma unroll(aligned ? 4 : 1)
         for (int i = 0; i < operand_size / 8 / threads; ++i) {
             if constexpr (aligned) {
-                const bool inside = along < width && k < inner;
-                copy_async_16(to + 1024 * i, inside ? source : from, inside);
+                const int64_t left = inner_contiguous ? (along < width ? inner - k : 0) : (k < inner ? width - along : 0);
+                const int inside = static_cast<int>(max(int64_t{0}, min(left, int64_t{8})));
+                copy_async_part(to + 1024 * i, inside ? source : from, inside * static_cast<int>(sizeof(bf16)));
             } else {
                 Vec<bf16, 8> values;
                 for (int j = 0; j < 8; ++j) {
@@ -147,27 +148,48 @@ private:
 #pragma unroll
             for (int lower = 0; lower < 2; ++lower) {
                 const int row = 16 * fragment_of(i) + 8 * lower + lane() / 4;
-                if (row >= tile.rows) continue;
                 Out* const out = tile.out + row * tile.out_ld;
 #pragma unroll
-                for (int j = 0; j < pairs; ++j)
+                for (int j = 0; j < pairs; ++j) {
+                    const int col = 16 * pair_of(j), left = row < tile.rows ? tile.cols - col : 0;
+                    float values[2][2];
 #pragma unroll
                     for (int half = 0; half < 2; ++half) {
-                        const int col = 16 * pair_of(j) + 8 * half + lane() % 4 * 2;
-                        store_two(out + col, tile.cols - col, tile.accumulate, sums[i][j][half][2 * lower], sums[i][j][half][2 * lower + 1]);
+                        const int at = 8 * half + lane() % 4 * 2;
+                        for (int n = 0; n < 2; ++n) {
+                            values[half][n] = sums[i][j][half][2 * lower + n];
+                            if (tile.accumulate && at + n < left) values[half][n] += to_float(out[col + at + n]);
+                        }
+                        if constexpr (!aligned || sizeof(Out) == 4) store_two(out + col + at, left - at, values[half][0], values[half][1]);
                     }
+                    if constexpr (aligned && sizeof(Out) == 2) store_four(out + col, left, values);
+                }
             }
     }
+    /// A row's 16 columns of a pair, of which `left` are inside and which four lanes hold by twos of each half: each stores four neighbours, so that the 32 bytes
+    /// are written at once.
+    __device__ static void store_four(Out* to, int left, const float (&values)[2][2]) {
+        const uint32_t first = pack_bf16(values[0][0], values[0][1]), second = pack_bf16(values[1][0], values[1][1]);
+        const int source = lane() / 4 * 4 + lane() % 2 * 2;
+        uint32_t four[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+            const uint32_t from_first = __shfl_sync(full_mask, first, source + i), from_second = __shfl_sync(full_mask, second, source + i);
+            four[i] = lane() % 4 < 2 ? from_first : from_second;
+        }
+        const int at = lane() % 4 * 4;
+        if (at + 4 <= left) return store_vec(reinterpret_cast<uint32_t*>(to + at), Vec<uint32_t, 2>{{four[0], four[1]}});
+#pragma unroll
+        for (int n = 0; n < 3; ++n)
+            if (at + n < left) to[at + n].bits = static_cast<uint16_t>(four[n / 2] >> 16 * (n % 2));
+    }
     /// Two neighbours of a row, of which `left` are inside.
-    __device__ static void store_two(Out* to, int left, bool accumulate, float first, float second) {
-        constexpr int n = aligned ? 2 : 1;
-        if (left <= 0) return;
-        float values[2] = {first, second};
-        for (int j = 0; j < 2 && j < left; j += n) {
-            Vec<Out, n> result;
-            if (accumulate) result = load_vec<n>(to + j);
-            for (int i = 0; i < n; ++i) result[i] = from_float<Out>(accumulate ? to_float(result[i]) + values[j + i] : values[j + i]);
-            store_vec(to + j, result);
+    __device__ static void store_two(Out* to, int left, float first, float second) {
+        if (aligned && left > 1) {
+            store_vec(to, Vec<Out, 2>{{from_float<Out>(first), from_float<Out>(second)}});
+        } else {
+            if (left > 0) to[0] = from_float<Out>(first);
+            if (left > 1) to[1] = from_float<Out>(second);
         }
     }
 

@@ -74,10 +74,10 @@ __device__ inline void ldmatrix_x4_transposed(uint32_t (&d)[4], const void* row)
 __device__ inline void ldmatrix_x2(uint32_t (&d)[2], const void* row) { load_matrices<2, false>(d, row); }
 __device__ inline void ldmatrix_x2_transposed(uint32_t (&d)[2], const void* row) { load_matrices<2, true>(d, row); }
 
-__device__ inline void copy_async_16(void* shared, const void* global, bool valid) {
+__device__ inline void copy_async_part(void* shared, const void* global, int bytes) {
     cudasim::check_aligned(shared, 16, "the end of an asynchronous copy");
-    if (valid) cudasim::check_aligned(global, 16, "the start of an asynchronous copy");
-    cudasim::async_copy_16(shared, global, valid);
+    if (bytes > 0) cudasim::check_aligned(global, 16, "the start of an asynchronous copy");
+    cudasim::async_copy(shared, global, bytes);
 }
 __device__ inline void copy_async_commit() { cudasim::async_commit(); }
 template <int pending>
@@ -128,10 +128,10 @@ __device__ inline void ldmatrix_x2_transposed(uint32_t (&d)[2], const void* row)
     asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];" : "=r"(d[0]), "=r"(d[1]) : "r"(shared_address(row)));
 }
 
-/// 16 bytes from global to shared memory, beside what the thread does next; zeros, and nothing read, if not `valid`. Seen by this thread after
-/// copy_async_wait, by the block after a barrier behind that.
-__device__ inline void copy_async_16(void* shared, const void* global, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0) : "memory");
+/// 16 bytes of shared memory: the first `bytes` (0 to 16) from global memory, beside what the thread does next, then zeros; no more than that is read. Seen by
+/// this thread after copy_async_wait, by the block after a barrier behind that.
+__device__ inline void copy_async_part(void* shared, const void* global, int bytes) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(__cvta_generic_to_global(global)), "r"(bytes) : "memory");
 }
 /// Closes a group of copies.
 __device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -142,5 +142,8 @@ __device__ inline void copy_async_wait() {
 }
 
 #endif
+
+/// All 16 bytes, or zeros if not `valid`.
+__device__ inline void copy_async_16(void* shared, const void* global, bool valid) { copy_async_part(shared, global, valid ? 16 : 0); }
 
 }  // namespace flanmoe::cuda

@@ -12,7 +12,7 @@ namespace {
 struct Copy {
     void* to;
     const void* from;
-    int group;
+    int bytes, group;
 };
 struct Copies {
     std::vector<Copy> late;  // in the order of their groups
@@ -30,8 +30,8 @@ Copies& own() {
 }
 
 void land(const Copy& copy) {
-    if (copy.from) std::memcpy(copy.to, copy.from, 16);
-    else std::memset(copy.to, 0, 16);
+    std::memset(copy.to, 0, 16);
+    std::memcpy(copy.to, copy.from, static_cast<size_t>(copy.bytes));
 }
 
 bool lands_late() {
@@ -41,9 +41,10 @@ bool lands_late() {
 
 }  // namespace
 
-void async_copy_16(void* to, const void* from, bool valid) {
+void async_copy(void* to, const void* from, int bytes) {
+    if (bytes < 0 || bytes > 16) fail_thread("an asynchronous copy of " + std::to_string(bytes) + " bytes; 0 to 16 can be copied");
     Copies& c = own();
-    const Copy copy{to, valid ? from : nullptr, c.open};
+    const Copy copy{to, from, bytes, c.open};
     if (lands_late()) c.late.push_back(copy);
     else land(copy);
 }

@@ -4,8 +4,8 @@
 
 namespace cudasim {
 
-/// 16 bytes, zeros if not `valid`, in the thread's open group.
-void async_copy_16(void* to, const void* from, bool valid);
+/// `bytes` of 16, the others zeros, in the thread's open group.
+void async_copy(void* to, const void* from, int bytes);
 /// Closes the thread's open group.
 void async_commit();
 /// All of the thread's closed groups but the latest `pending` have landed.

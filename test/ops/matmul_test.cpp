@@ -57,6 +57,7 @@ const GroupCase group_cases[] = {{{1}, 1, 1, 0},
                                  // Tiles of a GPU: 64 and 128 rows, one more and one less; blocks of 16; many experts; rows aligned to 16 bytes.
                                  {{127, 128, 129, 0, 64, 65, 63}, 40, 136, 8},
                                  {{16, 17, 0, 130}, 136, 72, 0},
+                                 {{70, 0, 130, 5}, 27, 131, 5}, {{70, 0, 130, 5}, 35, 259, 5},  // odd rows that begin at multiples of 16 bytes
                                  {{1, 0, 2, 0, 0, 1, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 2}, 24, 8, 0}};
 
 Tensor offsets_of(Context& context, const GroupCase& c) {
