@@ -7,6 +7,7 @@
 // Work of one product of R rows, [R, k] x [k, n]: 2 R k n FLOPs; bytes 2 (R k n / 128 x 2) from the second-level cache, 2 (R k + R n + E k n) from memory. Example:
 // 64 Ki rows, 768 x 2048, 16 experts: 206 GFLOP and 0.42 GB; 0.33 ms at 620 TFLOP/s (what mma.sync gives of an H100's 989), 0.16 ms of memory. With 128
 // experts of 64 rows each (8 Ki rows) 26 GFLOP and 0.45 GB, 0.17 ms: bound by the matrices' bytes. Not yet measured on hardware.
+// Registers: bf16 at most 255 (no local memory), f32 153; shared memory 64 KB and 8.5 KB and a few bytes an expert; two and three blocks a multiprocessor.
 // The FLOPs that Context counts are those of all rows that the buffers have, since the host does not know how many are in use.
 #include "ops/matmul.hpp"
 
