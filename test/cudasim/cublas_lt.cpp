@@ -51,11 +51,17 @@ void multiply(const Task& t) {
     std::vector<float> sums(static_cast<size_t>(m));
     for (int64_t j = 0; j < n; ++j) {
         std::fill(sums.begin(), sums.end(), 0.0f);
-        for (int64_t p = 0; p < k; ++p) {
-            const float factor = b[static_cast<size_t>(j * k + p)];
-            const float* const column = a.data() + p * m;
-            for (int64_t i = 0; i < m; ++i) sums[static_cast<size_t>(i)] += factor * column[i];
+        int64_t p = 0;
+        for (; p + 4 <= k; p += 4) {  // four at a time, in the same order: a sum is loaded and stored once for them
+            const float *const factor = b.data() + j * k + p, *const column = a.data() + p * m;
+            for (int64_t i = 0; i < m; ++i) {
+                float sum = sums[static_cast<size_t>(i)];
+                for (int64_t q = 0; q < 4; ++q) sum += factor[q] * column[q * m + i];
+                sums[static_cast<size_t>(i)] = sum;
+            }
         }
+        for (; p < k; ++p)
+            for (int64_t i = 0; i < m; ++i) sums[static_cast<size_t>(i)] += b[static_cast<size_t>(j * k + p)] * a[static_cast<size_t>(p * m + i)];
         for (int64_t i = 0; i < m; ++i) {
             const int64_t at = i + j * t.ld.ld;
             const float value = t.alpha * sums[static_cast<size_t>(i)] + (t.beta == 0 ? 0 : t.beta * get(t.c, t.ld.type, at));
