@@ -52,9 +52,12 @@ Counters counters() {
     const std::lock_guard lock(mutex());
     return state().counters;
 }
-cudaError_t set_error(cudaError_t error) { return state().error = error; }
-cudaError_t last_error() { return state().error; }
+cudaError_t set_error(cudaError_t error) {
+    if (!failed()) state().error = error;  // what a kernel did wrong stays until it is asked for
+    return error;
+}
 bool failed() { return state().error == cudaErrorLaunchFailure; }
+cudaError_t failure() { return failed() ? cudaErrorLaunchFailure : cudaSuccess; }
 cudaError_t fail(std::string sentence) {
     if (failed()) return cudaErrorLaunchFailure;
     state().sentence = std::move(sentence);
@@ -103,7 +106,7 @@ cudaError_t cudaGetLastError() {
     const std::lock_guard lock(mutex());
     return std::exchange(state().error, cudaSuccess);
 }
-cudaError_t cudaPeekAtLastError() { return last_error(); }
+cudaError_t cudaPeekAtLastError() { return state().error; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
     *count = 0;
@@ -167,7 +170,7 @@ cudaError_t cudaFree(void* memory) {
     state().used -= found->second;
     state().device.erase(found);
     std::free(memory);
-    return last_error();
+    return failure();
 }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
     const std::lock_guard lock(mutex());
@@ -179,12 +182,12 @@ cudaError_t cudaFreeHost(void* memory) {
     finish_all();
     if (state().pinned.erase(static_cast<const char*>(memory)) == 0) return set_error(cudaErrorInvalidValue);
     std::free(memory);
-    return last_error();
+    return failure();
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     const std::lock_guard lock(mutex());
-    if (bytes == 0) return last_error();
+    if (bytes == 0) return failure();
     if (!capturing(stream)) ++count().copies;
     const auto unpinned = [&](const void* host) { return !inside(state().pinned, host, bytes); };
     if ((kind == cudaMemcpyHostToDevice && !inside(state().device, to, bytes)) || (kind == cudaMemcpyDeviceToHost && !inside(state().device, from, bytes)) ||
@@ -196,12 +199,12 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     }
     const cudaError_t error = queue_work(stream, [to, from, bytes] { std::memmove(to, from, bytes); });
     if (kind == cudaMemcpyDeviceToHost && unpinned(to) && !capturing(stream)) finish(stream);
-    return error ? error : last_error();
+    return error ? error : failure();
 }
 // Between places on the device only.
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_stride, const void* from, size_t from_stride, size_t bytes, size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
     const std::lock_guard lock(mutex());
-    if (bytes == 0 || rows == 0) return last_error();
+    if (bytes == 0 || rows == 0) return failure();
     const auto spanned = [&](size_t stride) { return (rows - 1) * stride + bytes; };
     if (kind != cudaMemcpyDeviceToDevice || to_stride < bytes || from_stride < bytes || !inside(state().device, to, spanned(to_stride)) ||
         !inside(state().device, from, spanned(from_stride)))
@@ -217,11 +220,11 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
     ++count().synchronisations;
     const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
     finish(nullptr);
-    return error ? error : last_error();
+    return error ? error : failure();
 }
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {
     const std::lock_guard lock(mutex());
-    if (bytes == 0) return last_error();
+    if (bytes == 0) return failure();
     if (!inside(state().device, memory, bytes)) return set_error(cudaErrorInvalidValue);
     return queue_work(stream, [=] { std::memset(memory, value, bytes); });
 }

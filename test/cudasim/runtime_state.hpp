@@ -13,10 +13,11 @@ Counters& count();
 
 /// Keeps the error for cudaGetLastError, and returns it.
 cudaError_t set_error(cudaError_t error);
-cudaError_t last_error();
 /// A kernel went wrong: keeps the sentence, drops all queued work, returns cudaErrorLaunchFailure.
 cudaError_t fail(std::string sentence);
 bool failed();
+/// What calls return that did their own part: a kernel may have gone wrong before. Other errors are those of one call.
+cudaError_t failure();
 
 std::string beyond_limits(const Launch& launch);  // scheduler.cpp: what hardware refuses
 

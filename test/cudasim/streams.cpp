@@ -149,7 +149,7 @@ cudaError_t queue_work(cudaStream_t stream, std::function<void()> work, const vo
         return cudaSuccess;
     }
     queue(s, {.kind = Kind::work, .work = std::move(work)});
-    return last_error();
+    return failure();
 }
 
 namespace {
@@ -212,7 +212,7 @@ cudaError_t cudaDeviceSynchronize() {
     if (const cudaError_t refused = refuse_in_capture()) return refused;
     ++count().synchronisations;
     finish_all();
-    return last_error();
+    return failure();
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
     const std::lock_guard lock(mutex());
@@ -234,12 +234,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (const cudaError_t refused = refuse_in_capture()) return refused;
     ++count().synchronisations;
     finish(stream);
-    return last_error();
+    return failure();
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     const std::lock_guard lock(mutex());
     run_some();
-    return of(stream).queue.empty() ? last_error() : cudaErrorNotReady;
+    return of(stream).queue.empty() ? failure() : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     const std::lock_guard lock(mutex());
@@ -252,7 +252,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     }
     if (s.capture) return set_error(cudaErrorStreamCaptureUnsupported);
     queue(s, {.kind = Kind::wait, .event = event, .number = event->recorded});
-    return last_error();
+    return failure();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
@@ -266,19 +266,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     event->after = s.tail;
     if (s.capture) return cudaSuccess;
     queue(s, {.kind = Kind::record, .event = event, .number = ++event->recorded});
-    return last_error();
+    return failure();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     const std::lock_guard lock(mutex());
     if (const cudaError_t refused = refuse_in_capture()) return refused;
     ++count().synchronisations;
     run_until([&] { return event->done >= event->recorded; });
-    return last_error();
+    return failure();
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     const std::lock_guard lock(mutex());
     run_some();
-    return event->done >= event->recorded ? last_error() : cudaErrorNotReady;
+    return event->done >= event->recorded ? failure() : cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
     const std::lock_guard lock(mutex());
