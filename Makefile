@@ -138,7 +138,7 @@ setup:
 	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y --no-install-recommends $$missing
 
 test: setup
-	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/flanmoe $(BUILD)/flanmoe-test $(BUILD)/flanmoe-sim-test-asan
+	@$(MAKE) --no-print-directory -j$(JOBS) $(BUILD)/flanmoe $(BUILD)/flanmoe-test $(BUILD)/flanmoe-sim $(BUILD)/flanmoe-sim-test-asan
 	$(BUILD)/flanmoe-test $(if $(ONLY),-ts='$(ONLY)')
 	$(BUILD)/flanmoe-sim-test-asan --device cuda $(if $(ONLY),-ts='$(ONLY)')
 	$(if $(ONLY),,FLANMOE=$(BUILD)/flanmoe test/cli/run.sh)

@@ -1,0 +1,64 @@
+# Training, evaluation and generation with --device cuda on the simulator (build/flanmoe-sim): the CPU's losses and routing, the same bits again, and after a stop.
+SIM=$(dirname "$FLANMOE")/flanmoe-sim
+[ -x "$SIM" ] || { fault "$SIM is not built"; return; }
+tiny_world
+on_cuda() { FLANMOE=$SIM "$@" --device cuda; }
+losses() { grep '"kind":"train"' "$1/metrics.jsonl" | grep -o '"loss":[^,}]*' | cut -d: -f2; }
+
+# close RUN OTHER TOLERANCE: as many losses, each within a relative tolerance.
+close() {
+    paste <(losses "$1") <(losses "$2") | awk -v t="$3" 'NF != 2 { bad = 1 } { d = $1 > $2 ? $1 - $2 : $2 - $1; if (d > t * $1) bad = 1; if (d / $1 > m) m = d / $1 } END { print m; exit bad || NR == 0 }' > close.log ||
+        fault "the losses of $1 and $2 differ by $(cat close.log), allowed is $3"
+}
+# What the routers did at the first step, which rounding has not reached yet.
+first_routing() { grep -m1 '"kind":"train"' "$1/metrics.jsonl" | grep -oE '"[^"]*(dropped|utilization|expert_load)":[^,}]*'; }
+
+short=(--set train.steps=20 --set eval.every=0)
+for objective in span instruct; do
+    ends 0 $objective.toml $objective-cpu "${short[@]}"
+    on_cuda ends 0 $objective.toml $objective-cuda "${short[@]}"
+    close $objective-cpu $objective-cuda 1e-4
+    diff <(first_routing $objective-cpu) <(first_routing $objective-cuda) > routing.diff || fault "routing at the first step of $objective differs" routing.diff
+done
+
+# The same bits again, and after a stop: dropout, jitter, packing, accumulation and the optimizer's state come back.
+on_cuda ends 75 span.toml halves "${short[@]}" --max-steps 7
+on_cuda ends 0 span.toml halves "${short[@]}"
+same_run span-cuda halves
+
+# bf16, and a checkpoint of one device on the other.
+ends 0 span.toml bf16-cpu --set train.dtype='"bf16"' "${short[@]}" --set train.steps=10
+on_cuda ends 0 span.toml bf16-cuda --set train.dtype='"bf16"' "${short[@]}" --set train.steps=10
+close bf16-cpu bf16-cuda 1e-2
+
+# Evaluation and generation of one checkpoint on both devices.
+task=$(find toy/instruct/valid -name '*.jsonl' | sort | head -1)
+for device in cpu cuda; do
+    "$SIM" eval instruct-cuda "$task" --device $device --json --limit 4 > eval-$device.json 2> eval.log || fault "eval --device $device" eval.log
+    "$SIM" generate instruct-cuda --prompt 'reverse: one two three' --prompt 'sum: 1 and 2' --temperature 1 --seed 3 --max-new-tokens 8 --jsonl --device $device > sampled-$device.txt 2> generate.log ||
+        fault "generate --device $device" generate.log
+    "$SIM" generate instruct-cuda --prompt 'reverse: one two three' --beams 3 --max-new-tokens 6 --jsonl --device $device > beams-$device.txt 2>> generate.log || fault "generate --beams --device $device" generate.log
+done
+tokens() { grep -o '"tokens":[^]]*' "$1"; }
+[ "$(tokens sampled-cpu.txt | tr -cd , | wc -c)" -gt 6 ] || fault 'generation made hardly a token' sampled-cpu.txt
+for kind in sampled beams; do diff <(tokens $kind-cpu.txt) <(tokens $kind-cuda.txt) > tokens.diff || fault "CPU and CUDA generate different tokens ($kind)" tokens.diff; done
+diff <(grep -v '"loss"\|"milliseconds\|seconds"' eval-cpu.json) <(grep -v '"loss"\|"milliseconds\|seconds"' eval-cuda.json) > eval.diff || fault 'CPU and CUDA evaluate differently' eval.diff
+
+# Every recorded case that has a device side (train-dense in f32 is beyond single precision: test/README.md), and what --device refuses.
+for case in "$ROOT"/test/oracle/*/; do
+    case $case in */train-dense/) continue ;; esac
+    "$SIM" parity "$case" --device cuda --dtype f32 > parity.log 2>&1 || fault "parity --device cuda $(basename "$case")" parity.log
+done
+"$SIM" parity "$ROOT/test/oracle/t5-v11" --device cuda --dtype bf16 > parity.log 2>&1 || fault 'parity --device cuda t5-v11 in bf16' parity.log
+refused() { # CODE TEXT command...
+    local code=$1 text=$2
+    shift 2
+    "$@" > refused.log 2>&1
+    [ $? = "$code" ] && grep -q "$text" refused.log || fault "$*: expected exit code $code and \"$text\"" refused.log
+}
+parity=("$SIM" parity "$ROOT/test/oracle/t5-one" --device cuda)
+refused 69 'no NVIDIA driver' env FLANMOE_SIM_DRIVER=0 "${parity[@]}"
+refused 69 'no CUDA device\|no GPU' env FLANMOE_SIM_DEVICES=0 "${parity[@]}"
+refused 69 'compute capability 7.0' env FLANMOE_SIM_ARCH=70 "${parity[@]}"
+refused 71 'out of memory' env FLANMOE_SIM_MEMORY=100000 "${parity[@]}"
+refused 65 'f64 runs on the CPU alone' "${parity[@]}" --dtype f64
