@@ -3,6 +3,7 @@
 #include "cpu/philox.hpp"
 
 #include <algorithm>
+#include <bit>
 
 namespace flanmoe::cpu {
 
@@ -95,7 +96,9 @@ void TokenChoice<T>::decide(int64_t group, int64_t, int64_t capacity) {
     for (int64_t n = first; n < last; ++n)
         if (w.routable(n)) queue[queued++] = static_cast<int32_t>(n);
     if (w.a.rule.prioritized) {
-        const auto largest = [&](int32_t n) { return w.probabilities_of(n)[choices[n * k]]; };
+        // As bits, which order numbers that are not negative as they are, and NaN too: a comparison of NaN would leave std::sort without an order.
+        using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+        const auto largest = [&](int32_t n) { return std::bit_cast<Bits>(w.probabilities_of(n)[choices[n * k]]); };
         std::sort(queue, queue + queued, [&](int32_t x, int32_t y) { return largest(x) != largest(y) ? largest(x) > largest(y) : x < y; });
     }
     int64_t later_wanted = 0, later_dropped = 0;
