@@ -3,7 +3,7 @@
 # match after instruction tuning on seen and held-out families, and direct finetuning against finetuning after instruction tuning.
 #
 # Usage:    run/toy_study.sh [OUT=runs/toy-study]   (SEEDS="1 2 3"; SCALE=1: times as many steps; JOBS: models at a time, default one a core)
-# Cost:     about half an hour on 2 free cores, 0.3 GB of memory, 1.2 GB of disk. Interrupted, the same command goes on where it was.
+# Cost:     100 minutes on 2 cores beside compilers (not timed alone), 0.3 GB of memory, 1.2 GB of disk. Interrupted, the same command goes on where it was.
 # Expected: the table in run/README.md, means and standard deviations over the seeds.
 set -euo pipefail
 cd "$(dirname "$0")/.."

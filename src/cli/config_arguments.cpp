@@ -1,5 +1,7 @@
 #include "cli/config_arguments.hpp"
 
+#include "core/error.hpp"
+
 #include <CLI/CLI.hpp>
 
 namespace flanmoe::cli {
@@ -12,10 +14,15 @@ void ConfigArguments::add_to(CLI::App* command) {
 }
 
 void ConfigArguments::add_device_to(CLI::App* command) {
-    command->add_option_function<std::string>("--device", [this](const std::string& name) { settings.push_back("train.device=" + name); }, "what computes: cpu or cuda (train.device)")
-        ->type_name("DEVICE");
+    command->add_option("--device", device, "What computes: cpu or cuda (train.device)")->check(CLI::IsMember({"cpu", "cuda"}).description(""))->type_name("DEVICE");
 }
 
-Config ConfigArguments::load() const { return load_config({files.begin(), files.end()}, settings); }
+Config ConfigArguments::load() const {
+    std::vector<std::string> all = settings;
+    for (const std::string& setting : settings)
+        if (!device.empty() && setting.starts_with("train.device=")) fail(Exit::usage, "--device and --set {} say the same thing twice; give one of them", setting);
+    if (!device.empty()) all.push_back("train.device=" + device);
+    return load_config({files.begin(), files.end()}, all);
+}
 
 }  // namespace flanmoe::cli

@@ -39,12 +39,14 @@ int64_t sentinels_of(const fs::path& folder) {
 void ModelArgument::add_to(CLI::App& command) {
     command.add_option("CHECKPOINT", checkpoint, "Model directory (ours or Hugging Face's), checkpoint, or folder of a run: its best or else its newest checkpoint")->required();
     command.add_option("--tokenizer", tokenizer, "spiece.model or its folder, if the model's folder has none");
-    command.add_option("--device", device, "What computes: cpu or cuda")
-        ->transform(CLI::CheckedTransformer(std::map<std::string, Device>{{"cpu", Device::cpu}, {"cuda", Device::cuda}}).description(""))
+    command.add_option_function<std::string>("--device", [this](const std::string& name) { device = name == "cuda" ? Device::cuda : Device::cpu; }, "What computes: cpu or cuda")
+        ->check(CLI::IsMember({"cpu", "cuda"}).description(""))
         ->type_name("DEVICE")
         ->default_str("cpu");
-    command.add_option("--dtype", dtype, "Precision of the computation: f32, bf16 or f64")
-        ->transform(CLI::CheckedTransformer(std::map<std::string, DType>{{"f32", DType::f32}, {"bf16", DType::bf16}, {"f64", DType::f64}}).description(""))
+    command
+        .add_option_function<std::string>(
+            "--dtype", [this](const std::string& name) { dtype = name == "f64" ? DType::f64 : name == "bf16" ? DType::bf16 : DType::f32; }, "Precision of the computation: f32, bf16 or f64")
+        ->check(CLI::IsMember({"f32", "bf16", "f64"}).description(""))
         ->type_name("DTYPE")
         ->default_str("f32");
     command.add_option("--set", settings, "Another routing rule for this time: moe.key=value, such as moe.eval_capacity_factor=4 (repeatable)")

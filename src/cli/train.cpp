@@ -3,6 +3,7 @@
 #include "cli/config_arguments.hpp"
 #include "core/log.hpp"
 #include "eval/evaluate.hpp"
+#include "ops/engine.hpp"
 #include "train/run_directory.hpp"
 #include "train/trainer.hpp"
 
@@ -41,6 +42,7 @@ void train(const Options& options) {
     if (options.max_minutes >= 0) config.train.max_minutes = options.max_minutes;
     if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
 
+    open_engine(config.train.device);  // refuses a device that is not there before anything is written
     RunDirectory run(options.run, config);
     Stop stop(config.train.max_minutes);
     try {
@@ -61,8 +63,8 @@ void add_train(CLI::App& program) {
     options->config.add_to(command);
     options->config.add_device_to(command);
     command->add_option("--run", options->run, "run directory: checkpoints, metrics, logs")->required()->type_name("DIR");
-    command->add_option("--max-steps", options->max_steps, "stop after so many steps of this invocation, saved (exit code 75)")->check(CLI::NonNegativeNumber);
-    command->add_option("--max-minutes", options->max_minutes, "stop after so many minutes, saved (exit code 75)")->check(CLI::NonNegativeNumber);
+    command->add_option("--max-steps", options->max_steps, "stop after so many steps of this invocation, saved (exit code 75)")->check(CLI::Range(int64_t{0}, int64_t{1000000000000}));
+    command->add_option("--max-minutes", options->max_minutes, "stop after so many minutes, saved (exit code 75)")->check(CLI::Range(0.0, 1e9));
     command->footer("Example:\n  flanmoe train configs/model/toy-switch.toml configs/recipe/toy-instruct.toml --run runs/instruct --set train.steps=2000\n\n"
                     "USR1, USR2, TERM and Ctrl-C save and exit with code 75; the same command then goes on.");
     command->callback([options] { train(*options); });

@@ -94,6 +94,7 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     BenchmarkRig rig(context, config, settings);
     BenchmarkResult result;
     const TrainingTypes types = training_types(config.train);
+    result.device = config.train.device == Device::cuda ? "cuda" : "cpu";
     result.dtype = name_of(types.compute), result.forward = name_of(types.forward);
     result.threads = omp_get_max_threads();
     result.rows = config.data.batch_rows, result.source = rig.source(), result.target = rig.target();
@@ -120,20 +121,20 @@ std::string to_json(const BenchmarkResult& r) {
     std::string parts;
     for (const auto& [name, ms] : r.parts) parts += fmt::format("{}\"{}\": {:.3f}", parts.empty() ? "" : ", ", name, ms);
     return fmt::format(
-        "{{\"dtype\": \"{}\", \"forward\": \"{}\", \"threads\": {}, \"rows\": {}, \"source\": {}, \"target\": {}, \"parameters\": {}, \"milliseconds\": {:.3f}, \"spread\": [{:.3f}, {:.3f}], "
+        "{{\"device\": \"{}\", \"dtype\": \"{}\", \"forward\": \"{}\", \"threads\": {}, \"rows\": {}, \"source\": {}, \"target\": {}, \"parameters\": {}, \"milliseconds\": {:.3f}, \"spread\": [{:.3f}, {:.3f}], "
         "\"tokens_per_second\": {:.1f}, \"flops_per_second\": {:.4e}, \"matmul_flops_per_second\": {:.4e}, \"share_of_matmul\": {:.4f}, \"peak_megabytes\": {:.1f}, \"loss\": {:.4f}, "
         "\"parts\": {{{}}}}}",
-        r.dtype, r.forward, r.threads, r.rows, r.source, r.target, r.parameters, 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds, r.tokens_per_second, r.flops_per_second,
+        r.device, r.dtype, r.forward, r.threads, r.rows, r.source, r.target, r.parameters, 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds, r.tokens_per_second, r.flops_per_second,
         r.matmul_flops_per_second, r.flops_per_second / r.matmul_flops_per_second, r.peak_bytes / 1e6, r.loss, parts);
 }
 
 std::string to_table(const BenchmarkResult& r) {
-    std::string text = fmt::format("{}{} on {} threads, {} parameters, {} x ({} + {}) tokens a step\n", r.dtype, r.forward == r.dtype ? "" : " with a forward in " + r.forward, r.threads, r.parameters, r.rows, r.source, r.target);
+    std::string text = fmt::format("{}{} on {}, {} threads, {} parameters, {} x ({} + {}) tokens a step\n", r.dtype, r.forward == r.dtype ? "" : " with a forward in " + r.forward, r.device, r.threads, r.parameters, r.rows, r.source, r.target);
     text += fmt::format("  step            {:10.2f} ms   ({:.2f} to {:.2f})\n", 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds);
     text += fmt::format("  throughput      {:10.0f} tokens/s\n", r.tokens_per_second);
     text += fmt::format("  model rate      {:10.1f} GFLOP/s, {:.1f} % of the matrix-product rate of this run ({:.1f} GFLOP/s)\n", r.flops_per_second / 1e9,
                         100 * r.flops_per_second / r.matmul_flops_per_second, r.matmul_flops_per_second / 1e9);
-    text += fmt::format("  peak memory     {:10.0f} MB\n", r.peak_bytes / 1e6);
+    text += fmt::format("  peak memory     {:10.0f} MB{}\n", r.peak_bytes / 1e6, r.device == "cuda" ? " of the host" : "");
     double known = 0;
     for (const auto& [name, ms] : r.parts) {
         text += fmt::format("    {:<24} {:9.2f} ms  {:5.1f} %\n", name, ms, ms / (10 * r.step_seconds));

@@ -21,13 +21,13 @@ struct BenchmarkSettings {
 };
 
 struct BenchmarkResult {
-    std::string dtype, forward;
+    std::string device, dtype, forward;
     int64_t threads = 0, rows = 0, source = 0, target = 0, parameters = 0;
     double step_seconds = 0, fastest_seconds = 0, slowest_seconds = 0;  ///< median and spread of a step
     double tokens_per_second = 0;       ///< source + target tokens over the median
     double flops_per_second = 0;        ///< model operations (forward x 3) over the median
     double matmul_flops_per_second = 0; ///< best of eight products of matmul_size cubed in the run's type
-    double peak_bytes = 0;              ///< largest resident memory of the process
+    double peak_bytes = 0;              ///< largest resident memory of the process, on the host
     double loss = 0;
     std::vector<std::pair<std::string, double>> parts;  ///< mean milliseconds a step of every part, the longest first
 };

@@ -1,7 +1,9 @@
 #include "train/twin_benchmark.hpp"
 
 #include "config/dense_twin.hpp"
+#include "core/parallel.hpp"
 #include "ops/engine.hpp"
+#include "train/step.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -41,7 +43,8 @@ double copy_bandwidth(Context& context, int64_t bytes) {
 }
 
 TwinResult run_twin_benchmark(const Config& config, const BenchmarkSettings& settings) {
-    if (config.model.experts == 0) fail(Exit::usage, "the config's model is dense and its own twin; name a sparse one (moe.experts)");
+    if (config.model.experts > 0 && !config.train.freeze.empty()) fail(Exit::usage, "a sparse model and its dense twin have not the same parts to freeze; leave out train.freeze");
+    if (config.model.experts == 0) fail(Exit::usage, "the config's model is dense and its own twin; name a sparse one (moe.experts, without moe.dense_twin)");
     const std::unique_ptr<Engine> engine = open_engine(config.train.device);
     Context context(config.train.device, *engine);
     Config dense = config;
@@ -49,7 +52,11 @@ TwinResult run_twin_benchmark(const Config& config, const BenchmarkSettings& set
     BenchmarkRig sparse_rig(context, config, settings), dense_rig(context, dense, settings);
     TwinResult result;
     result.experts = config.model.experts;
-    result.tokens = config.data.batch_rows * (sparse_rig.source() + sparse_rig.target());
+    result.device = config.train.device == Device::cuda ? "cuda" : "cpu";
+    const TrainingTypes types = training_types(config.train);
+    result.dtype = name_of(types.compute), result.forward = name_of(types.forward);
+    result.threads = omp_get_max_threads(), result.rows = config.data.batch_rows, result.steps = settings.steps;
+    result.source = sparse_rig.source(), result.target = sparse_rig.target();
     std::vector<double> sparse_seconds, dense_seconds;
     for (int64_t step = 0; step < settings.warmup + settings.steps; ++step) {
         const double of_sparse = sparse_rig.step(), of_dense = dense_rig.step();
@@ -62,14 +69,15 @@ TwinResult run_twin_benchmark(const Config& config, const BenchmarkSettings& set
 }
 
 std::string to_json(const TwinResult& r) {
-    return fmt::format("{{\"experts\": {}, \"tokens\": {}, \"sparse_milliseconds\": {:.3f}, \"sparse_spread\": [{:.3f}, {:.3f}], \"dense_milliseconds\": {:.3f}, \"dense_spread\": [{:.3f}, {:.3f}], "
+    return fmt::format("{{\"device\": \"{}\", \"dtype\": \"{}\", \"forward\": \"{}\", \"threads\": {}, \"experts\": {}, \"rows\": {}, \"source\": {}, \"target\": {}, \"steps\": {}, \"sparse_milliseconds\": {:.3f}, \"sparse_spread\": [{:.3f}, {:.3f}], \"dense_milliseconds\": {:.3f}, \"dense_spread\": [{:.3f}, {:.3f}], "
                        "\"extra_bytes\": {:.0f}, \"copy_bytes_per_second\": {:.4e}, \"bound_milliseconds\": {:.3f}, \"ratio\": {:.4f}}}",
-                       r.experts, r.tokens, 1e3 * r.sparse_seconds, 1e3 * r.sparse_spread[0], 1e3 * r.sparse_spread[1], 1e3 * r.dense_seconds, 1e3 * r.dense_spread[0], 1e3 * r.dense_spread[1], r.extra_bytes,
+                       r.device, r.dtype, r.forward, r.threads, r.experts, r.rows, r.source, r.target, r.steps, 1e3 * r.sparse_seconds, 1e3 * r.sparse_spread[0], 1e3 * r.sparse_spread[1], 1e3 * r.dense_seconds, 1e3 * r.dense_spread[0], 1e3 * r.dense_spread[1], r.extra_bytes,
                        r.copy_bandwidth, 1e3 * r.bound(), r.ratio());
 }
 
 std::string to_table(const TwinResult& r) {
-    std::string text = fmt::format("{} experts and their dense twin, {} tokens a step\n", r.experts, r.tokens);
+    std::string text = fmt::format("{}{} on {}, {} threads, {} experts and their dense twin, {} x ({} + {}) tokens a step, {} steps of each in turn\n", r.dtype, r.forward == r.dtype ? "" : " with a forward in " + r.forward,
+                                   r.device, r.threads, r.experts, r.rows, r.source, r.target, r.steps);
     text += fmt::format("  sparse step     {:10.2f} ms   ({:.2f} to {:.2f})\n", 1e3 * r.sparse_seconds, 1e3 * r.sparse_spread[0], 1e3 * r.sparse_spread[1]);
     text += fmt::format("  dense step      {:10.2f} ms   ({:.2f} to {:.2f})\n", 1e3 * r.dense_seconds, 1e3 * r.dense_spread[0], 1e3 * r.dense_spread[1]);
     text += fmt::format("  extra bytes     {:10.1f} MB at {:.2f} GB/s copied: {:.2f} ms\n", r.extra_bytes / 1e6, r.copy_bandwidth / 1e9, 1e3 * r.extra_bytes / r.copy_bandwidth);

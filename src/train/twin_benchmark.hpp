@@ -9,7 +9,8 @@
 namespace flanmoe {
 
 struct TwinResult {
-    int64_t experts = 0, tokens = 0;              ///< tokens a step, source and target
+    std::string device, dtype, forward;
+    int64_t threads = 0, experts = 0, rows = 0, source = 0, target = 0, steps = 0;
     double sparse_seconds = 0, dense_seconds = 0; ///< medians of steps made in turn
     double sparse_spread[2] = {}, dense_spread[2] = {};  ///< fastest and slowest
     double extra_bytes = 0;                       ///< of weights (with their bf16 copy), gradients and optimizer state
@@ -18,7 +19,8 @@ struct TwinResult {
     double ratio() const { return sparse_seconds / bound(); }
 };
 
-/// Makes `warmup + steps` steps of the config's model and of its twin in turn and measures the last `steps`. Exit::usage for a dense config.
+/// Makes `warmup + steps` steps of the config's model and of its twin in turn and measures the last `steps`. Exit::usage for a dense config, and for
+/// frozen parameters, of which the two models have not the same.
 TwinResult run_twin_benchmark(const Config& config, const BenchmarkSettings& settings);
 std::string to_json(const TwinResult& result);
 std::string to_table(const TwinResult& result);

@@ -26,10 +26,15 @@ on_cuda ends 75 span.toml halves "${short[@]}" --max-steps 7
 on_cuda ends 0 span.toml halves "${short[@]}"
 same_run span-cuda halves
 
-# bf16, and a checkpoint of one device on the other.
+# bf16; and weights and state of one device on the other: a stage that starts from the other stage's checkpoint.
 ends 0 span.toml bf16-cpu --set train.dtype='"bf16"' "${short[@]}" --set train.steps=10
 on_cuda ends 0 span.toml bf16-cuda --set train.dtype='"bf16"' "${short[@]}" --set train.steps=10
 close bf16-cpu bf16-cuda 1e-2
+moved=(--set train.start_from='"span-cuda"' --set train.reset_optimizer=false "${short[@]}" --set train.steps=6)
+ends 0 span.toml moved-cpu "${moved[@]}"
+on_cuda ends 0 span.toml moved-cuda "${moved[@]}"
+close moved-cpu moved-cuda 1e-4
+on_cuda ends 73 span.toml span-cpu "${short[@]}"
 
 # Evaluation and generation of one checkpoint on both devices.
 task=$(find toy/instruct/valid -name '*.jsonl' | sort | head -1)
@@ -61,4 +66,4 @@ refused 69 'no NVIDIA driver' env FLANMOE_SIM_DRIVER=0 "${parity[@]}"
 refused 69 'no CUDA device\|no GPU' env FLANMOE_SIM_DEVICES=0 "${parity[@]}"
 refused 69 'compute capability 7.0' env FLANMOE_SIM_ARCH=70 "${parity[@]}"
 refused 71 'out of memory' env FLANMOE_SIM_MEMORY=100000 "${parity[@]}"
-refused 65 'f64 runs on the CPU alone' "${parity[@]}" --dtype f64
+refused 64 'f64 runs on the CPU alone' "${parity[@]}" --dtype f64

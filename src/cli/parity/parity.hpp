@@ -52,6 +52,7 @@ enum class Verdict : uint8_t { ok, skipped, out_of_tolerance };
 struct Judgement {
     Verdict verdict = Verdict::ok;
     std::string details;  ///< largest error of each class against its tolerance, the worst entry, everything that is wrong
+    Device device = Device::cpu;  ///< that computed: the CPU for kinds without a device side
 };
 /// Computes one case and compares. Writes what was computed to `output` unless that is empty. A malformed case is an Error with Exit::bad_data.
 Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output = {});
