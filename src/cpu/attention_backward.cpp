@@ -112,7 +112,7 @@ private:
         for (int64_t r = 0; r < chains; ++r) a[r] = d_out + std::min(r, rows - 1) * args_.d_out.ld, b[r] = out + std::min(r, rows - 1) * f_.out.ld;
         for (int64_t c = 0; c < g_.size; ++c)
 #pragma GCC unroll 8
-            for (int64_t r = 0; r < chains; ++r) sum[r] = std::fma(static_cast<Sum>(a[r][c]), static_cast<Sum>(b[r][c]), sum[r]);
+            for (int64_t r = 0; r < chains; ++r) sum[r] = packed::multiply_add_one(sum[r], static_cast<Sum>(a[r][c]), static_cast<Sum>(b[r][c]));
         std::copy_n(sum, rows, delta);
     }
 

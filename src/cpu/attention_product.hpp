@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <utility>
 #if defined(__AVX512BF16__)
@@ -78,6 +79,15 @@ inline void store(void* to, V v) {
 template <class A>
 inline Vector<A> multiply_add(Vector<A> sum, A a, Vector<A> b) {
     return sum + a * b;
+}
+/// The same for one number, rounded as the vectors' is: fused where the machine has the instruction, which the compiler then takes for them.
+template <class A>
+inline A multiply_add_one(A sum, A a, A b) {
+#if defined(__FMA__)
+    return std::fma(a, b, sum);
+#else
+    return sum + a * b;
+#endif
 }
 #if defined(__AVX512BF16__)
 inline Vector<float> multiply_add(Vector<float> sum, Pair a, Vector<float> b) {

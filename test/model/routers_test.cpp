@@ -81,7 +81,8 @@ TEST_SUITE("model/routers") {
                     const double norm = dot(analytic, analytic);
                     if (p.frozen) CHECK(norm == 0);  // the bias of loss-free balancing
                     if (norm == 0) continue;         // or an expert without tokens
-                    gradient_check("family of routers", [&] { return run.loss(batches); }, {{run.model.parameters().master(p, e), analytic}}, 11, 2e-5);
+                    // A step at which neither the loss's rounding, which grows as it shrinks, nor a changed decision of a router shows.
+                    gradient_check("family of routers", [&] { return run.loss(batches); }, {{run.model.parameters().master(p, e), analytic}}, 11, 4e-5);
                 }
             }
         }
