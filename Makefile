@@ -95,7 +95,6 @@ $(BUILD)/faults.so: test/faults/shim.cpp
 	@mkdir -p $(@D)
 	$(CXX) -std=c++20 -O1 -g -Wall -Wextra -Werror -shared -fPIC -o $@ $< -ldl
 
-
 $(SIM)/asan/%.o: %.cu $(BUILD)/flags | found
 	@mkdir -p $(@D)
 	$(CXX) $(SIM_FLAGS) $(SIM_ASAN) -x c++ -c -o $@ $<
@@ -120,7 +119,7 @@ $(BUILD)/%.o: %.cu $(BUILD)/flags | found
 # Everything is rebuilt when the compiler, its flags, or the machine that `native` stands for change.
 $(BUILD)/flags: always
 	@mkdir -p $(@D)
-	@flags='$(shell $(CXX) --version 2>/dev/null | head -1) $(shell $(CXX) -march=$(ARCH) -Q --help=target 2>/dev/null | awk '$$1 == "-march=" {print $$2}') $(FLAGS) $(NVCC)'; \
+	@flags='$(shell $(CXX) --version 2>/dev/null | head -1) $(shell $(CXX) -march=$(ARCH) -Q --help=target 2>/dev/null | awk '$$1 == "-march=" {print $$2}') $(FLAGS) $(NVCC) $(NVCCFLAGS) $(SIM_ASAN)'; \
 	echo "$$flags" | cmp -s - $@ || echo "$$flags" > $@
 
 found:

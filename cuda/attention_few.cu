@@ -30,7 +30,7 @@ public:
     template <class Take>
     __host__ __device__ static void pieces(const AttentionShape&, Take&& take) {
         take(&Memory::weights, chunk_keys);
-        take(&Memory::reduced, attention_warps);
+        take(&Memory::reduced, block_sum_piece);
         take(&Memory::partial, attention_warps * lanes * 8);
         take(&Memory::query, lanes * 8);
     }
@@ -108,7 +108,7 @@ private:
     __device__ __forceinline__ float normalise() {
         static_assert(chunk_keys == 2 * attention_threads);
         float* mine = memory_.weights + threadIdx.x;
-        const float largest = fold(fmaxf(mine[0], mine[attention_threads]), [](float a, float b) { return fmaxf(a, b); });
+        const float largest = block_max(fmaxf(mine[0], mine[attention_threads]), memory_.reduced);
         const float base = largest == -INFINITY ? 0.0f : largest;
         float sum = 0;
         for (int n = 0; n < 2; ++n) {
@@ -118,21 +118,9 @@ private:
             const int j = chunk_ * chunk_keys + static_cast<int>(threadIdx.x) + n * attention_threads;
             if (s_.dropout.active()) weight *= s_.dropout.factor(static_cast<uint64_t>(int64_t{query_} * s_.keys + j));
         }
-        sum_ = fold(sum, [](float a, float b) { return a + b; });
+        sum_ = block_sum(sum, memory_.reduced);
         return largest;
     }
-    template <class Join>
-    __device__ __forceinline__ float fold(float value, Join&& join) const {
-#pragma unroll
-        for (int distance = 16; distance > 0; distance /= 2) value = join(value, __shfl_xor_sync(full_mask, value, distance));
-        __syncthreads();  // what the last fold left has been read
-        if (lane() == 0) memory_.reduced[warp()] = value;
-        __syncthreads();
-        value = memory_.reduced[0];
-        for (int w = 1; w < attention_warps; ++w) value = join(value, memory_.reduced[w]);
-        return value;
-    }
-
     __device__ __forceinline__ void sum_values(float largest) const {
         const T* values = rows(t_.v, t_.v_ld);
         const int first = warp() * keys_at_once + lane() / lanes;

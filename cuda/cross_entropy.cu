@@ -47,7 +47,7 @@ __device__ int32_t for_counted(const int32_t* targets, int64_t count, Body&& bod
     for (int i = 0; i < per_warp; i += 32) {
         const bool counts = first + i < count && targets[first + i] != -1;
         const uint32_t votes = __ballot_sync(full_mask, counts);
-        if (counts) body(first + i, before + __popc(votes & ((1u << lane()) - 1)));
+        if (counts) body(first + i, before + __popc(votes & lanes_below()));
         before += __popc(votes);
     }
     return before;

@@ -15,6 +15,7 @@ inline constexpr int warp_size = 32;
 
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % warp_size; }  ///< of one-dimensional blocks
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / warp_size; }
+__device__ inline uint32_t lanes_below() { return (1u << lane()) - 1; }  ///< a bit for each lane below this one
 
 /// Bytes that a piece of n elements takes of dynamic shared memory.
 template <class T>
@@ -133,27 +134,35 @@ __device__ inline T warp_max(T value) {
     return value;
 }
 
+/// Sum over the lanes up to this one.
+template <class T>
+__device__ inline T warp_prefix(T value) {
+    for (int distance = 1; distance < warp_size; distance *= 2) {
+        const T before = __shfl_up_sync(full_mask, value, distance);
+        if (lane() >= distance) value += before;
+    }
+    return value;
+}
+
 inline constexpr int block_sum_piece = 32;  ///< elements of shared memory that block_sum and block_max need
-/// Sum over a one-dimensional block of whole warps, in every thread: lanes first, then warps in order. `piece` may be used again at once.
+/// What `combine` makes of the warps' values of a one-dimensional block, in order, in every thread. `piece` may be used again at once.
+template <class T, class Combine>
+__device__ inline T combine_warps(T of_warp, T* piece, Combine combine) {
+    if (lane() == 0) piece[warp()] = of_warp;
+    __syncthreads();
+    T all = piece[0];
+    for (int w = 1; w < static_cast<int>(blockDim.x) / warp_size; ++w) all = combine(all, piece[w]);
+    __syncthreads();
+    return all;
+}
+/// Sum over a one-dimensional block of whole warps, in every thread: lanes first, then warps in order.
 template <class T>
 __device__ inline T block_sum(T value, T* piece) {
-    value = warp_sum(value);
-    if (lane() == 0) piece[warp()] = value;
-    __syncthreads();
-    T sum = piece[0];
-    for (int w = 1; w < static_cast<int>(blockDim.x) / warp_size; ++w) sum += piece[w];
-    __syncthreads();
-    return sum;
+    return combine_warps(warp_sum(value), piece, [](T a, T b) { return a + b; });
 }
 template <class T>
 __device__ inline T block_max(T value, T* piece) {
-    value = warp_max(value);
-    if (lane() == 0) piece[warp()] = value;
-    __syncthreads();
-    T largest = piece[0];
-    for (int w = 1; w < static_cast<int>(blockDim.x) / warp_size; ++w) largest = max(largest, piece[w]);
-    __syncthreads();
-    return largest;
+    return combine_warps(warp_max(value), piece, [](T a, T b) { return max(a, b); });
 }
 
 /// x[j] *= dropout.factor(i + j). One block of random numbers serves eight elements that lie within it; others draw one each.

@@ -45,11 +45,7 @@ public:
             int32_t before = 0;
             for (int32_t first = 0; first < w.experts; first += 32) {
                 const int32_t e = first + lane(), tiles = e < w.experts ? (w.offsets[e + 1] - w.offsets[e] + tile_rows - 1) / tile_rows : 0;
-                int32_t sum = tiles;
-                for (int step = 1; step < 32; step *= 2) {
-                    const int32_t other = __shfl_up_sync(full_mask, sum, step);
-                    if (lane() >= step) sum += other;
-                }
+                const int32_t sum = warp_prefix(tiles);
                 if (e < w.experts) starts_[e] = before + sum - tiles;
                 before += __shfl_sync(full_mask, sum, 31);
             }

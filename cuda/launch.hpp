@@ -35,6 +35,19 @@ decltype(auto) with_storages(DType first, DType second, Body&& body) {
     return with_storage(first, [&]<class A>() { return with_storage(second, [&]<class B>() { return body.template operator()<A, B>(); }); });
 }
 
+/// A row-major matrix; null: absent.
+template <class T>
+struct Rows {
+    T* data;
+    int64_t ld;
+    __device__ T* row(int64_t r) const { return data + r * ld; }
+    __device__ explicit operator bool() const { return data != nullptr; }
+};
+template <class T>
+Rows<T> rows_of(const Tensor& tensor) {
+    return {tensor ? tensor.as<std::remove_const_t<T>>() : nullptr, tensor.ld};
+}
+
 /// Vectors of 16 bytes may be used: at a pointer; at the beginning of every row of a tensor (an empty tensor has none).
 inline bool is_aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 inline bool has_aligned_rows(const Tensor& tensor) {

@@ -18,19 +18,6 @@ namespace {
 constexpr int most_threads = 256, rows_per_block = 16, per_thread = 8;
 constexpr int gain_columns = 32, gain_rows = 32;  ///< threads of a block of the second kernel, across and along the blocks' sums
 
-/// A row-major matrix; null: absent.
-template <class T>
-struct Rows {
-    T* data;
-    int64_t ld;
-    __device__ T* row(int64_t r) const { return data + r * ld; }
-    __device__ explicit operator bool() const { return data != nullptr; }
-};
-template <class T>
-Rows<T> rows_of(const Tensor& tensor) {
-    return {tensor ? tensor.as<std::remove_const_t<T>>() : nullptr, tensor.ld};
-}
-
 template <class T, class D>
 struct Forward {
     Rows<const float> residual;

@@ -13,7 +13,7 @@
 // tensor's shape alone.
 //
 // Bytes an element (f32): factored 24 (gradient read three times, parameter twice, written once; the partial sums are 3 %), unfactored 32, AdamW 28. T5-base, 223 M
-// parameters, factored: 5.4 GB, 2.0 ms at 2.7 TB/s and eight launches. Not yet measured on hardware. Registers on sm_90a: 54 in (1), with 16.3
+// parameters, factored: 5.4 GB, 2.0 ms at 2.7 TB/s and nine launches. Not yet measured on hardware. Registers on sm_90a: 54 in (1), with 16.3
 // KB of shared memory, 56 in (4), 68 in (6), 56 and 40 unfactored, 52 AdamW.
 #include "ops/optimizer.hpp"
 
@@ -80,14 +80,9 @@ __device__ void store_four(float* p, const Vec<float, 4>& value, int64_t left, b
         if (j < left) p[j] = value[j];
 }
 
-/// The factor of gradients, NaN = change nothing, see ops::clipped_scale.
-__global__ void gradient_factor(double scale, const double* squared_norm, double clip, double largest_norm, float* factor) {
-    if (squared_norm) {
-        const double norm = sqrt(*squared_norm);
-        if (!(norm < largest_norm)) scale = NAN;
-        else if (clip > 0 && norm > clip) scale *= clip / norm;
-    }
-    *factor = static_cast<float>(scale);
+/// The factor of gradients, NaN = change nothing.
+__global__ void gradient_factor(double scale, const double* squared_norm, double clip, float* factor) {
+    *factor = static_cast<float>(squared_norm ? ops::clipped_scale(scale, sqrt(*squared_norm), clip) : scale);
 }
 
 struct Adafactor {
@@ -349,7 +344,7 @@ const Row* device_table(Context& context, const std::vector<Row>& rows) {
 const float* factor_of(Context& context, double scale, const Tensor& squared_norm, double clip) {
     const Tensor factor = context.allocate(DType::f32, {1});
     launch(context, "gradient factor", gradient_factor, 1, 1, 0, scale, static_cast<const double*>(squared_norm ? squared_norm.as<double>() : nullptr), clip,
-           ops::largest_gradient_norm, factor.as<float>());
+           factor.as<float>());
     return factor.as<float>();
 }
 

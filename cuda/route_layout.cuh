@@ -15,11 +15,7 @@ struct Scanned {
     int32_t before, all;
 };
 __device__ inline Scanned block_scan(int32_t value, int32_t* piece) {
-    int32_t sum = value;
-    for (int step = 1; step < 32; step *= 2) {
-        const int32_t other = __shfl_up_sync(full_mask, sum, step);
-        if (lane() >= step) sum += other;
-    }
+    const int32_t sum = warp_prefix(value);
     if (lane() == 31) piece[warp()] = sum;
     __syncthreads();
     Scanned scanned{sum - value, 0};

@@ -67,9 +67,6 @@ __device__ inline int64_t slots_of(const ops::RouteRule& rule, int64_t routable_
     return slots > rule.min_capacity ? slots : rule.min_capacity;
 }
 
-/// Lanes below this one.
-__device__ inline uint32_t lanes_below() { return (1u << lane()) - 1; }
-
 /// How many tokens of the group may be routed. For whole warps.
 __device__ inline int64_t routable_tokens(const RouteWork& w, int64_t group) {
     int32_t count = 0;

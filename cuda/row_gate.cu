@@ -11,13 +11,10 @@ namespace flanmoe::cuda {
 
 namespace {
 
-constexpr int warps = 8;  // of a block
-
-__device__ int64_t own_row() { return static_cast<int64_t>(blockIdx.x) * warps + warp(); }
 __device__ float sigmoid(float x) { return 1 / (1 + expf(-x)); }
 
 template <class T, bool aligned>
-__global__ void __launch_bounds__(32 * warps) forward_kernel(const T* in, int64_t in_ld, const float* logit, T* out, int64_t out_ld, int64_t rows, int64_t width) {
+__global__ void __launch_bounds__(32 * row_warps) forward_kernel(const T* in, int64_t in_ld, const float* logit, T* out, int64_t out_ld, int64_t rows, int64_t width) {
     const int64_t r = own_row();
     if (r >= rows) return;
     const float s = sigmoid(logit[r]);
@@ -32,39 +29,25 @@ __global__ void __launch_bounds__(32 * warps) forward_kernel(const T* in, int64_
     }
 }
 
-/// d_in may be the memory of in: every lane reads a piece before it writes the same one.
 template <class T, bool aligned>
-__global__ void __launch_bounds__(32 * warps)
+__global__ void __launch_bounds__(32 * row_warps)
     backward_kernel(const T* in, int64_t in_ld, const float* logit, const T* d_out, int64_t d_out_ld, T* d_in, int64_t d_in_ld, T* d_logit, int64_t rows, int64_t width) {
     const int64_t r = own_row();
     if (r >= rows) return;
     const float s = sigmoid(logit[r]);
-    in += r * in_ld, d_out += r * d_out_ld, d_in += r * d_in_ld;
-    float product = 0;
-    for (int64_t c = lane() * row_piece; c < width; c += 32 * row_piece) {
-        const int count = piece_length(width, c);
-        float x[row_piece], d[row_piece];
-        load_piece<aligned>(in + c, count, x);
-        load_piece<aligned>(d_out + c, count, d);
-        for (int j = 0; j < row_piece; ++j) {
-            product += x[j] * d[j];
-            d[j] *= s;
-        }
-        store_piece<aligned>(d_in + c, count, d);
-    }
-    product = warp_sum(product);
+    const float product = weigh_row<aligned>(in + r * in_ld, d_out + r * d_out_ld, s, d_in + r * d_in_ld, width);
     if (lane() == 0) d_logit[r] = from_float<T>(s * (1 - s) * product);
 }
 
 template <class T, bool aligned>
 void forward(Context& context, const ops::RowGateArgs& a) {
-    launch(context, "row gate", forward_kernel<T, aligned>, blocks_for(a.in.rows(), warps), 32 * warps, 0, static_cast<const T*>(a.in.as<T>()), a.in.ld,
+    launch(context, "row gate", forward_kernel<T, aligned>, blocks_for(a.in.rows(), row_warps), 32 * row_warps, 0, static_cast<const T*>(a.in.as<T>()), a.in.ld,
            static_cast<const float*>(a.logit.as<float>()), a.out.as<T>(), a.out.ld, a.in.rows(), a.in.cols());
 }
 
 template <class T, bool aligned>
 void backward(Context& context, const ops::RowGateBackwardArgs& a) {
-    launch(context, "row gate backward", backward_kernel<T, aligned>, blocks_for(a.in.rows(), warps), 32 * warps, 0, static_cast<const T*>(a.in.as<T>()), a.in.ld,
+    launch(context, "row gate backward", backward_kernel<T, aligned>, blocks_for(a.in.rows(), row_warps), 32 * row_warps, 0, static_cast<const T*>(a.in.as<T>()), a.in.ld,
            static_cast<const float*>(a.logit.as<float>()), static_cast<const T*>(a.d_out.as<T>()), a.d_out.ld, a.d_in.as<T>(), a.d_in.ld, a.d_logit.as<T>(), a.in.rows(),
            a.in.cols());
 }

@@ -7,6 +7,8 @@
 namespace flanmoe::cuda {
 
 constexpr int row_piece = 8;
+constexpr int row_warps = 8;  ///< of a block whose warps have a row each
+__device__ inline int64_t own_row() { return static_cast<int64_t>(blockIdx.x) * row_warps + warp(); }
 
 /// Elements of the piece at column c that a row of `width` has.
 __device__ inline int piece_length(int64_t width, int64_t c) { return static_cast<int>(min(int64_t{row_piece}, width - c)); }
@@ -31,6 +33,23 @@ __device__ inline void store_piece(T* to, int n, const float (&x)[row_piece]) {
         for (int j = 0; j < row_piece; ++j)
             if (j < n) to[j] = from_float<T>(x[j]);
     }
+}
+/// to = weight g, by a warp; returns x . g in every lane. `to` may be the memory of x or g: every lane reads a piece before it writes the same one.
+template <bool aligned, class T>
+__device__ inline float weigh_row(const T* x, const T* g, float weight, T* to, int64_t width) {
+    float dot = 0;
+    for (int64_t c = lane() * row_piece; c < width; c += 32 * row_piece) {
+        const int count = piece_length(width, c);
+        float a[row_piece], b[row_piece];
+        load_piece<aligned>(x + c, count, a);
+        load_piece<aligned>(g + c, count, b);
+        for (int j = 0; j < row_piece; ++j) {
+            dot += a[j] * b[j];
+            b[j] *= weight;
+        }
+        store_piece<aligned>(to + c, count, b);
+    }
+    return warp_sum(dot);
 }
 
 }  // namespace flanmoe::cuda

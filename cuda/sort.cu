@@ -36,15 +36,6 @@ __global__ void count_digits(const int32_t* keys, int64_t count, int shift, int3
     counts[int64_t{threadIdx.x} * gridDim.x + blockIdx.x] = histogram[threadIdx.x];
 }
 
-/// Inclusive sum over the lanes up to this one.
-__device__ int32_t warp_prefix(int32_t value) {
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const int32_t before = __shfl_up_sync(full_mask, value, distance);
-        if (lane() >= distance) value += before;
-    }
-    return value;
-}
-
 /// counts[digit][tile] becomes the number of keys with that digit in the tiles before; totals[digit] that in all. A warp a digit.
 __global__ void add_tiles(int32_t* counts, int64_t tiles, int32_t* totals) {
     int32_t* const row = counts + int64_t{blockIdx.x} * tiles;
@@ -86,7 +77,7 @@ __global__ void scatter_keys(ScatterArgs args) {
         const bool valid = first + i * 32 < args.count;
         key[i] = valid ? args.keys[first + i * 32] : 0;
         const int digit = digit_of(key[i], args.shift);
-        const uint32_t same = __match_any_sync(full_mask, valid ? digit : digits), before = same & ((1u << lane()) - 1);
+        const uint32_t same = __match_any_sync(full_mask, valid ? digit : digits), before = same & lanes_below();
         rank[i] = mine[digit] + __popc(before);
         __syncwarp();
         if (valid && before == 0) mine[digit] += __popc(same);

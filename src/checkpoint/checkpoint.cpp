@@ -77,10 +77,7 @@ int64_t write_temporary(const fs::path& temporary, int64_t step, const ModelConf
     std::error_code error;
     if (!fs::create_directory(training, error)) fail(Exit::cannot_create, "cannot create the folder {}: {}", training.string(), error.message());
     SafetensorsWriter optimizer;
-    for (const auto& [name, tensor] : state.optimizer) {
-        if (state.engine->on_host()) optimizer.add(name, tensor);
-        else optimizer.add(name, tensor.shape, tensor.dtype, [engine = state.engine, tensor] { return to_host(*engine, tensor); });
-    }
+    for (const auto& [name, tensor] : state.optimizer) optimizer.add(name, tensor, tensor.dtype, *state.engine);
     hashes["training/optimizer.safetensors"] = optimizer.write(training / "optimizer.safetensors");
     hashes["training/state.json"] = write_hashed(training / "state.json", state.state_json);
     hashes["training/config.toml"] = write_hashed(training / "config.toml", state.config_toml);

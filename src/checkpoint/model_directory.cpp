@@ -57,10 +57,8 @@ std::vector<StoredTensor> stored_tensors(const ParameterStore& store, HfLayout l
             StoredTensor tensor{name_in_layout(p.tensor_name(e), layout), p.shape, p.kind == ParameterKind::router ? DType::f32 : weights, {}, {}};
             if (make)
                 tensor.make = [&make, &p, e] { return make(p, e); };
-            else if (store.engine().on_host())
-                tensor.values = store.master(p, e);
             else
-                tensor.make = [&store, &p, e] { return to_host(store.engine(), store.master(p, e)); };
+                tensor.values = store.master(p, e);
             tensors.push_back(std::move(tensor));
         }
     }

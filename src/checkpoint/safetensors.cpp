@@ -164,9 +164,10 @@ void read_into(const SafetensorsFile& file, const TensorEntry& entry, Engine& en
     engine.upload(into.data, values.memory.get(), into.bytes());
 }
 
-void SafetensorsWriter::add(std::string name, const Tensor& values, DType as) {
+void SafetensorsWriter::add(std::string name, const Tensor& values, DType as, Engine& engine) {
     require(name != "__metadata__" && name.size() <= static_cast<size_t>(SafetensorsLimits().name_bytes), "a tensor name that can be stored");
     items_.push_back({std::move(name), values.shape, as, values, {}});
+    if (!engine.on_host()) items_.back().make = [&engine, values] { return to_host(engine, values); };
 }
 
 void SafetensorsWriter::add(std::string name, const Shape& shape, DType as, std::function<HostTensor()> make) {

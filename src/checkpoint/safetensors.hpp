@@ -81,7 +81,8 @@ class SafetensorsWriter {
 public:
     explicit SafetensorsWriter(std::map<std::string, std::string> metadata = {{"format", "pt"}}) : metadata_(std::move(metadata)) {}
     void add(std::string name, const Tensor& values) { add(std::move(name), values, values.dtype); }
-    void add(std::string name, const Tensor& values, DType as);
+    /// Values of an engine that the host cannot read are fetched when their turn to be written comes.
+    void add(std::string name, const Tensor& values, DType as, Engine& engine = host_engine());
     /// Values that are made (of this shape, in any type) when their turn to be written comes, and forgotten then: a model passes through memory tensor by tensor.
     void add(std::string name, const Shape& shape, DType as, std::function<HostTensor()> make);
     int64_t tensor_bytes() const;  ///< sum over the tensors, without the header

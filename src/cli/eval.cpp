@@ -8,7 +8,6 @@
 #include "core/progress.hpp"
 #include "eval/evaluate.hpp"
 #include "eval/report.hpp"
-#include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -75,8 +74,7 @@ void run(Arguments& a) {
     a.settings.malformed = a.malformed == "skip" ? MalformedPolicy::skip : MalformedPolicy::fail;
     if (a.routing.trace) return run_routing_trace(a.routing, {a.model, a.files, a.settings, a.lengths_given, a.json, a.table, a.out});
     a.settings.loss = !a.no_loss, a.settings.generate = !a.no_generation, a.settings.options = !a.no_options;
-    const std::unique_ptr<Engine> engine = open_engine(a.model.device);
-    Context context(a.model.device, *engine);
+    DeviceContext context = a.model.open();
     const LoadedModel loaded = a.model.load(context);
     const auto start = std::chrono::steady_clock::now();
     Progress progress("evaluating");

@@ -7,7 +7,6 @@
 #include "core/log.hpp"
 #include "core/progress.hpp"
 #include "eval/routing_report.hpp"
-#include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -165,8 +164,7 @@ void RoutingArguments::add_to(CLI::App& command) {
 
 void run_routing_trace(const RoutingArguments& arguments, const RoutingRun& run) {
     if (arguments.dump && run.out.empty()) fail(Exit::usage, "--routing-dump writes into the folder of --out; name one");
-    const std::unique_ptr<Engine> engine = open_engine(run.model.device);
-    Context context(run.model.device, *engine);
+    DeviceContext context = run.model.open();
     const LoadedModel loaded = run.model.load(context);
     LoadedModel other;
     if (!arguments.other.empty()) {

@@ -6,7 +6,6 @@
 #include "data/encoding.hpp"
 #include "eval/batching.hpp"
 #include "eval/generate.hpp"
-#include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -32,7 +31,7 @@ struct Arguments {
 
 class Session {
 public:
-    explicit Session(const Arguments& arguments) : a_(arguments), engine_(open_engine(a_.model.device)), context_(a_.model.device, *engine_), loaded_(a_.model.load(context_)) {}
+    explicit Session(const Arguments& arguments) : a_(arguments), context_(a_.model.open()), loaded_(a_.model.load(context_)) {}
 
     void add(const std::string& prompt, const std::string& where) {
         if (const int64_t at = find_invalid_utf8(prompt); at >= 0) fail(Exit::bad_data, "{} is not valid UTF-8 at byte {} of the line; convert it to UTF-8", where, at);
@@ -77,8 +76,7 @@ private:
     }
 
     const Arguments& a_;
-    std::unique_ptr<Engine> engine_;
-    Context context_;
+    DeviceContext context_;
     LoadedModel loaded_;
     std::vector<std::string> texts_;
     std::vector<Tokens> inputs_;

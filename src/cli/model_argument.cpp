@@ -73,7 +73,6 @@ ModelConfig override_moe(const ModelConfig& model, const std::vector<std::string
 }
 
 LoadedModel ModelArgument::load(const Context& place) const {
-    if (place.device == Device::cuda && dtype == DType::f64) fail(Exit::usage, "--dtype f64 runs on the CPU alone; use --device cpu, or f32 or bf16");
     if (threads > 0) omp_set_num_threads(threads);
     const fs::path folder = resolve_checkpoint(checkpoint);
     LoadedModel loaded;

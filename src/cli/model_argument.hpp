@@ -3,6 +3,7 @@
 
 #include "data/tokenizer.hpp"
 #include "model/transformer.hpp"
+#include "ops/engine.hpp"
 
 #include <memory>
 #include <string>
@@ -29,6 +30,8 @@ struct ModelArgument {
 
     /// CHECKPOINT, --tokenizer, --device, --dtype, --threads and --set.
     void add_to(CLI::App& command);
+    /// A context on --device; Exit::usage if that does not compute in --dtype, Exit::hardware if it is not there.
+    DeviceContext open() const { return DeviceContext(device_for(device, dtype)); }
     /// Weights without gradients, on the device of `place`; sets the number of threads. A folder of a run stands for its best or else its newest checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
     /// vocabulary that does not fit the model.
     LoadedModel load(const Context& place) const;

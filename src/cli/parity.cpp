@@ -1,6 +1,7 @@
 // flanmoe parity: recompute recorded numerical cases and report the largest errors.
 #include "cli/commands.hpp"
 #include "cli/parity/parity.hpp"
+#include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -16,16 +17,15 @@ struct Options {
 
 void run(const Options& options) {
     static const std::map<std::string, DType> types = {{"f64", DType::f64}, {"f32", DType::f32}, {"bf16", DType::bf16}};
-    const Device device = options.device == "cuda" ? Device::cuda : Device::cpu;
     const DType dtype = types.at(options.dtype);
-    if (device == Device::cuda && dtype == DType::f64) fail(Exit::usage, "--dtype f64 runs on the CPU alone; use --device cpu, or f32 or bf16");
+    const Device device = device_for(options.device == "cuda" ? Device::cuda : Device::cpu, dtype);
     if (!options.output.empty() && options.cases.size() > 1) fail(Exit::usage, "--output takes one case, not {}; run them one by one", options.cases.size());
     Exit worst = Exit::done;
     for (const std::string& folder : options.cases) {
         try {
             const Judgement judgement = judge(folder, device, dtype, options.output);
             const char* word = judgement.verdict == Verdict::ok ? "ok     " : judgement.verdict == Verdict::skipped ? "skipped" : "FAILED ";
-            fmt::print("{} {} {}{}: {}\n", word, folder, options.dtype, judgement.device == Device::cuda ? " on cuda" : device == Device::cuda ? " on the CPU (no device side)" : "", judgement.details);
+            fmt::print("{} {} {}{}: {}\n", word, folder, options.dtype, judgement.device == Device::cuda ? " on cuda" : device == Device::cuda ? " on cpu (no device side)" : "", judgement.details);
             if (judgement.verdict == Verdict::out_of_tolerance && worst == Exit::done) worst = Exit::out_of_tolerance;
         } catch (const Error& error) {
             fmt::print("FAILED  {}: {}\n", folder, error.what());

@@ -42,11 +42,11 @@ void train(const Options& options) {
     if (options.max_minutes >= 0) config.train.max_minutes = options.max_minutes;
     if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
 
-    open_engine(config.train.device);  // refuses a device that is not there before anything is written
+    DeviceContext context(config.train.device);  // before anything is written: it may not be there
     RunDirectory run(options.run, config);
     Stop stop(config.train.max_minutes);
     try {
-        if (Trainer(config, run, stop, answers_to_validation(config)).run() != Ending::interrupted) return;
+        if (Trainer(context, config, run, stop, answers_to_validation(config)).run() != Ending::interrupted) return;
     } catch (const Error& error) {
         run.write_status({.state = "failed", .message = error.what(), .steps = config.train.steps});
         throw;

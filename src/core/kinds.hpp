@@ -7,6 +7,7 @@ namespace flanmoe {
 
 /// What computes.
 enum class Device : uint8_t { cpu, cuda };
+constexpr const char* name_of(Device device) { return device == Device::cuda ? "cuda" : "cpu"; }
 
 /// Activation of a feed-forward. T5's "gelu" is the tanh form when gated, the erf form when not.
 enum class Activation : uint8_t { relu, gelu_tanh, gelu_erf, silu };

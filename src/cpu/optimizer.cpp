@@ -256,7 +256,7 @@ void run_adamw(std::span<const ops::AdamWTensor> tensors, const ops::AdamWSettin
 /// The settings with clipping done, if the gradients may be applied.
 template <class Settings>
 std::optional<Settings> clipped(Settings settings) {
-    if (settings.squared_norm) settings.gradient_scale = ops::clipped_scale(settings.gradient_scale, *settings.squared_norm.template as<double>(), settings.clip);
+    if (settings.squared_norm) settings.gradient_scale = ops::clipped_scale(settings.gradient_scale, std::sqrt(*settings.squared_norm.template as<double>()), settings.clip);
     return std::isnan(settings.gradient_scale) ? std::nullopt : std::optional(settings);
 }
 

@@ -15,16 +15,13 @@ double element(const Tensor& tensor, int64_t i) {
 
 }  // namespace
 
-RoutingView::RoutingView(const ops::RouteArgs& route, Engine& engine)
+RoutingView::RoutingView(const ops::RouteArgs& route, const Context& context)
     : tokens_(route.logits.rows()), experts_(route.logits.cols()), k_(route.rule.kind == RouterKind::expert_choice ? 0 : route.choices.cols()) {
-    const auto host = [&]<class T>(const Tensor& t, T) {
-        const HostTensor copy = to_host(engine, t);
-        return t ? std::vector<T>(copy.as<T>(), copy.as<T>() + t.elements()) : std::vector<T>();
-    };
-    mask_ = host(route.mask, uint8_t{}), statistics_ = host(route.statistics, double{});
-    begin_ = host(route.token_offsets, int32_t{});
-    const std::vector<int32_t> starts = host(route.offsets, int32_t{}), token_rows = host(route.token_rows, int32_t{}), row_token = host(route.row_token, int32_t{});
-    const HostTensor row_gate = to_host(engine, route.row_gate);
+    if (route.mask) mask_ = context.download<uint8_t>(route.mask);
+    statistics_ = context.download<double>(route.statistics), begin_ = context.download<int32_t>(route.token_offsets);
+    const std::vector<int32_t> starts = context.download<int32_t>(route.offsets), token_rows = context.download<int32_t>(route.token_rows);
+    const std::vector<int32_t> row_token = context.download<int32_t>(route.row_token);
+    const HostTensor row_gate = to_host(*context.engine, route.row_gate);
     const int32_t* const offsets = starts.data();
     require(begin_[0] == 0 && begin_.back() == offsets[experts_] && std::is_sorted(begin_.begin(), begin_.end()), "as many rows of tokens as experts have");
     for (int64_t n = 0; n < tokens_; ++n) {
@@ -36,7 +33,7 @@ RoutingView::RoutingView(const ops::RouteArgs& route, Engine& engine)
         }
     }
     if (k_ == 0) return;
-    wanted_ = host(route.choices, int32_t{});
+    wanted_ = context.download<int32_t>(route.choices);
     for (int64_t n = 0; n < tokens_; ++n) std::sort(wanted_.begin() + n * k_, wanted_.begin() + (n + 1) * k_);
 }
 

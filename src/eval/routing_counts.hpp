@@ -18,7 +18,7 @@ namespace flanmoe {
 /// Experts by row of a routing's tables: reads a token's decision.
 class RoutingView {
 public:
-    explicit RoutingView(const ops::RouteArgs& route, Engine& engine = host_engine());  ///< copies what it needs to the host
+    explicit RoutingView(const ops::RouteArgs& route, const Context& context = Context());  ///< copies what it needs to the host
     int64_t tokens() const { return tokens_; }
     int64_t experts() const { return experts_; }
     bool routable(int64_t token) const { return mask_.empty() || mask_[static_cast<size_t>(token)] != 0; }

@@ -72,11 +72,11 @@ public:
             const RoutedLayer& layer = layers[l];
             const std::vector<int32_t>& ids = layer.decoder ? traced.batch.decoder_ids : traced.batch.encoder_ids;
             if (trace_.layers.size() == l) trace_.layers.emplace_back(layer.decoder, layer.block, config.experts, config.vocab_size, static_cast<int64_t>(trace_.tasks.size()));
-            views.emplace_back(*layer.route, *context_.engine);
+            views.emplace_back(*layer.route, context_);
             trace_.layers[l].add(*layer.route, views[l], ids, tasks[layer.decoder]);
             if (!other_) continue;
             if (trace_.drift.size() == l) trace_.drift.push_back({.decoder = layer.decoder, .block = layer.block});
-            trace_.drift[l].add(views[l], RoutingView(*others[l].route, *context_.engine), ids, trace_.classes);
+            trace_.drift[l].add(views[l], RoutingView(*others[l].route, context_), ids, trace_.classes);
         }
         count(traced);
         if (settings_.dump) dump(traced, layers, views);

@@ -226,9 +226,9 @@ std::vector<RoutedLayer> Transformer::routed_layers(const TransformerSaved& save
 
 std::vector<RoutingReport> Transformer::routing_reports(const Context& context, const TransformerSaved& saved) const {
     std::vector<RoutingReport> reports;
-    const auto values = [&](const Tensor& t) { return context.download<double>(t); };
     for (const RoutedLayer& layer : routed_layers(saved))
-        reports.push_back({layer.decoder, layer.block, values(layer.route->statistics), values(layer.route->load), values(layer.route->demand)});
+        reports.push_back({layer.decoder, layer.block, context.download<double>(layer.route->statistics), context.download<double>(layer.route->load),
+                           context.download<double>(layer.route->demand)});
     return reports;
 }
 

@@ -17,4 +17,9 @@ std::unique_ptr<Engine> open_engine(Device device) {
     }
 }
 
+Device device_for(Device device, DType type) {
+    if (device == Device::cuda && type == DType::f64) fail(Exit::usage, "--dtype f64 runs on the CPU alone; use --device cpu, or f32 or bf16");
+    return device;
+}
+
 }  // namespace flanmoe

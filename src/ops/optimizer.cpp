@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 namespace flanmoe::cpu {
 void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, const ops::AdafactorSettings& settings);
@@ -32,12 +31,6 @@ void check_scale(const Settings& settings) {
 }
 
 }  // namespace
-
-double clipped_scale(double scale, double squared_norm, double clip) {
-    const double norm = std::sqrt(squared_norm);
-    if (!(norm < largest_gradient_norm)) return std::numeric_limits<double>::quiet_NaN();
-    return clip > 0 && norm > clip ? scale * (clip / norm) : scale;
-}
 
 bool adafactor_factors(const Shape& shape, int64_t minimum_dimension) {
     return shape.rank == 2 && std::min(shape[0], shape[1]) >= minimum_dimension;

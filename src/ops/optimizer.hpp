@@ -13,6 +13,7 @@
 
 #include "core/context.hpp"
 
+#include <limits>
 #include <span>
 
 namespace flanmoe::ops {
@@ -20,7 +21,10 @@ namespace flanmoe::ops {
 /// From this global norm on a gradient is refused, as one that is not finite is: its square still fits into 32-bit second moments.
 inline constexpr double largest_gradient_norm = 1e18;
 /// What gradients are multiplied by, the formula above, clip = 0 meaning none; NaN = nothing shall change.
-double clipped_scale(double scale, double squared_norm, double clip);
+constexpr double clipped_scale(double scale, double norm, double clip) {
+    if (!(norm < largest_gradient_norm)) return std::numeric_limits<double>::quiet_NaN();
+    return clip > 0 && norm > clip ? scale * (clip / norm) : scale;
+}
 
 struct AdafactorTensor {
     Tensor parameter, gradient;  ///< [n] or [rows, cols]

@@ -25,12 +25,6 @@ void dispatch(const Context& context, DType type, Cpu&& on_cpu, Cuda&& on_cuda) 
         refuse_cuda();
     }
 }
-/// An operation that has no CUDA implementation yet.
-template <class Cpu>
-void dispatch(const Context& context, DType type, Cpu&& on_cpu) {
-    dispatch(context, type, on_cpu, [] { fail(Exit::hardware, "this operation has no CUDA implementation yet; use --device cpu"); });
-}
-
 /// One of the types that operations compute on.
 constexpr bool is_float(DType type) { return type == DType::f32 || type == DType::bf16 || type == DType::f64; }
 

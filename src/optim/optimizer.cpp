@@ -6,9 +6,9 @@
 
 namespace flanmoe {
 
-Tensor Optimizer::slot(Engine& engine, const std::string& name, DType type, Shape shape) {
+Tensor Optimizer::slot(const std::string& name, DType type, Shape shape) {
     const int64_t bytes = shape.elements() * size_of(type);
-    memory_.emplace_back(engine, bytes);
+    memory_.emplace_back(*engine_, bytes);
     if (!memory_.back().data()) fail(Exit::out_of_memory, "out of memory: the optimizer's state needs {} bytes for {}; choose a smaller model", bytes, name);
     const Tensor t(memory_.back().data(), type, shape);
     state_.emplace_back(name, t);
@@ -28,7 +28,7 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store)
         if (p.frozen) continue;
         for (int64_t e = 0; e < p.tensors(); ++e) {
             std::vector<Tensor> slots;
-            for (const auto& [suffix, shape] : optimizer_slots(config, p)) slots.push_back(slot(store.engine(), p.tensor_name(e) + suffix, type, shape));
+            for (const auto& [suffix, shape] : optimizer_slots(config, p)) slots.push_back(slot(p.tensor_name(e) + suffix, type, shape));
             const Tensor parameter = store.master(p, e), gradient = store.gradient(p, e);
             if (config.kind == OptimizerKind::adamw)
                 adamw_.push_back({parameter, gradient, slots[0], slots[1], config.decay_vectors || p.shape.rank > 1});

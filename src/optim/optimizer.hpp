@@ -32,7 +32,7 @@ public:
     void reset();
 
 private:
-    Tensor slot(Engine& engine, const std::string& name, DType type, Shape shape);
+    Tensor slot(const std::string& name, DType type, Shape shape);
 
     OptimizerConfig config_;
     Engine* engine_;

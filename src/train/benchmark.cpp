@@ -64,18 +64,33 @@ double peak_resident_bytes() {
     return static_cast<double>(usage.ru_maxrss) * 1024.0;
 }
 
-BenchmarkRig::BenchmarkRig(Context& context, const Config& config, const BenchmarkSettings& settings)
-    : context_(context), config_(config), source_(settings.source ? settings.source : config.data.encoder_length),
-      target_(settings.target ? settings.target : target_length(config.data, source_)), model_(config.model) {
+std::string Workload::text() const {
+    return fmt::format("{}{} on {}, {} threads, {} x ({} + {}) tokens a step", dtype, forward == dtype ? "" : " with a forward in " + forward, device, threads, rows, source, target);
+}
+
+std::string Workload::json() const {
+    return fmt::format("\"device\": \"{}\", \"dtype\": \"{}\", \"forward\": \"{}\", \"threads\": {}, \"rows\": {}, \"source\": {}, \"target\": {}", device, dtype, forward, threads, rows,
+                       source, target);
+}
+
+StepTimes times_of(std::vector<double> seconds) {
+    std::sort(seconds.begin(), seconds.end());
+    return {seconds[seconds.size() / 2], seconds.front(), seconds.back()};
+}
+
+BenchmarkRig::BenchmarkRig(Context& context, const Config& config, const BenchmarkSettings& settings) : context_(context), config_(config), model_(config.model) {
+    const TrainingTypes types = training_types(config.train);
+    const int64_t rows = config.data.batch_rows, micro = config.data.micro_batch_rows ? std::min(config.data.micro_batch_rows, rows) : rows;
+    const int64_t source = settings.source ? settings.source : config.data.encoder_length, target = settings.target ? settings.target : target_length(config.data, source);
+    work_ = {name_of(context.device), name_of(types.compute), name_of(types.forward), omp_get_max_threads(), rows, source, target};
     ParameterStore& parameters = model_.parameters();
     freeze_parameters(parameters, config.train.freeze);
-    const int64_t rows = config.data.batch_rows, micro = config.data.micro_batch_rows ? std::min(config.data.micro_batch_rows, rows) : rows;
-    check_memory(memory_of_training(config, model_, {micro, source_, target_}), parameters.parameter_count(), *context.engine);
-    const TrainingTypes types = training_types(config.train);
+    need_ = memory_of_training(config, model_, {micro, source, target});
+    check_memory(need_, parameters.parameter_count(), *context.engine);
     parameters.allocate(types.compute, true, types.forward, context);
     parameters.initialise(static_cast<uint64_t>(config.train.seed));
     optimizer_ = std::make_unique<Optimizer>(config.optimizer, parameters);
-    for (int64_t row = 0; row < rows; row += micro) batches_.push_back(random_tokens(config, std::min(micro, rows - row), source_, target_, row));
+    for (int64_t row = 0; row < rows; row += micro) batches_.push_back(random_tokens(config, std::min(micro, rows - row), source, target, row));
 }
 
 double BenchmarkRig::step() {
@@ -89,15 +104,10 @@ double BenchmarkRig::step() {
 }
 
 BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& settings) {
-    const std::unique_ptr<Engine> engine = open_engine(config.train.device);
-    Context context(config.train.device, *engine);
+    DeviceContext context(config.train.device);
     BenchmarkRig rig(context, config, settings);
     BenchmarkResult result;
-    const TrainingTypes types = training_types(config.train);
-    result.device = config.train.device == Device::cuda ? "cuda" : "cpu";
-    result.dtype = name_of(types.compute), result.forward = name_of(types.forward);
-    result.threads = omp_get_max_threads();
-    result.rows = config.data.batch_rows, result.source = rig.source(), result.target = rig.target();
+    const Workload& work = result.work = rig.work();
     result.parameters = rig.model().parameters().parameter_count();
 
     PartTimer timer;
@@ -106,41 +116,38 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     context.timer = &timer;
     for (int64_t step = 0; step < settings.steps; ++step) seconds.push_back(rig.step());
     result.loss = rig.loss();
-    std::sort(seconds.begin(), seconds.end());
-    result.step_seconds = seconds[seconds.size() / 2], result.fastest_seconds = seconds.front(), result.slowest_seconds = seconds.back();
-    result.tokens_per_second = static_cast<double>(result.rows * (result.source + result.target)) / result.step_seconds;
-    result.flops_per_second = 3 * forward_flops(config.model, {result.rows, result.source, result.target}) / result.step_seconds;
+    result.step = times_of(seconds);
+    result.tokens_per_second = static_cast<double>(work.rows * (work.source + work.target)) / result.step.median;
+    result.flops_per_second = 3 * forward_flops(config.model, {work.rows, work.source, work.target}) / result.step.median;
     for (const auto& entry : timer.entries()) result.parts.emplace_back(entry.name, 1e3 * entry.seconds / static_cast<double>(settings.steps));
     std::sort(result.parts.begin(), result.parts.end(), [](const auto& a, const auto& b) { return a.second > b.second; });
     result.peak_bytes = peak_resident_bytes();
-    result.matmul_flops_per_second = matmul_rate(context, types.compute, settings.matmul_size);
+    result.matmul_flops_per_second = matmul_rate(context, training_types(config.train).compute, settings.matmul_size);
     return result;
 }
 
 std::string to_json(const BenchmarkResult& r) {
     std::string parts;
     for (const auto& [name, ms] : r.parts) parts += fmt::format("{}\"{}\": {:.3f}", parts.empty() ? "" : ", ", name, ms);
-    return fmt::format(
-        "{{\"device\": \"{}\", \"dtype\": \"{}\", \"forward\": \"{}\", \"threads\": {}, \"rows\": {}, \"source\": {}, \"target\": {}, \"parameters\": {}, \"milliseconds\": {:.3f}, \"spread\": [{:.3f}, {:.3f}], "
-        "\"tokens_per_second\": {:.1f}, \"flops_per_second\": {:.4e}, \"matmul_flops_per_second\": {:.4e}, \"share_of_matmul\": {:.4f}, \"peak_megabytes\": {:.1f}, \"loss\": {:.4f}, "
-        "\"parts\": {{{}}}}}",
-        r.device, r.dtype, r.forward, r.threads, r.rows, r.source, r.target, r.parameters, 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds, r.tokens_per_second, r.flops_per_second,
-        r.matmul_flops_per_second, r.flops_per_second / r.matmul_flops_per_second, r.peak_bytes / 1e6, r.loss, parts);
+    return fmt::format("{{{}, \"parameters\": {}, \"milliseconds\": {:.3f}, \"spread\": [{:.3f}, {:.3f}], \"tokens_per_second\": {:.1f}, \"flops_per_second\": {:.4e}, "
+                       "\"matmul_flops_per_second\": {:.4e}, \"share_of_matmul\": {:.4f}, \"peak_megabytes\": {:.1f}, \"loss\": {:.4f}, \"parts\": {{{}}}}}",
+                       r.work.json(), r.parameters, 1e3 * r.step.median, 1e3 * r.step.fastest, 1e3 * r.step.slowest, r.tokens_per_second, r.flops_per_second, r.matmul_flops_per_second,
+                       r.flops_per_second / r.matmul_flops_per_second, r.peak_bytes / 1e6, r.loss, parts);
 }
 
 std::string to_table(const BenchmarkResult& r) {
-    std::string text = fmt::format("{}{} on {}, {} threads, {} parameters, {} x ({} + {}) tokens a step\n", r.dtype, r.forward == r.dtype ? "" : " with a forward in " + r.forward, r.device, r.threads, r.parameters, r.rows, r.source, r.target);
-    text += fmt::format("  step            {:10.2f} ms   ({:.2f} to {:.2f})\n", 1e3 * r.step_seconds, 1e3 * r.fastest_seconds, 1e3 * r.slowest_seconds);
+    std::string text = fmt::format("{} parameters, {}\n", r.parameters, r.work.text());
+    text += fmt::format("  step            {:10.2f} ms   ({:.2f} to {:.2f})\n", 1e3 * r.step.median, 1e3 * r.step.fastest, 1e3 * r.step.slowest);
     text += fmt::format("  throughput      {:10.0f} tokens/s\n", r.tokens_per_second);
     text += fmt::format("  model rate      {:10.1f} GFLOP/s, {:.1f} % of the matrix-product rate of this run ({:.1f} GFLOP/s)\n", r.flops_per_second / 1e9,
                         100 * r.flops_per_second / r.matmul_flops_per_second, r.matmul_flops_per_second / 1e9);
-    text += fmt::format("  peak memory     {:10.0f} MB{}\n", r.peak_bytes / 1e6, r.device == "cuda" ? " of the host" : "");
+    text += fmt::format("  peak memory     {:10.0f} MB{}\n", r.peak_bytes / 1e6, r.work.device == "cuda" ? " of the host" : "");
     double known = 0;
     for (const auto& [name, ms] : r.parts) {
-        text += fmt::format("    {:<24} {:9.2f} ms  {:5.1f} %\n", name, ms, ms / (10 * r.step_seconds));
+        text += fmt::format("    {:<24} {:9.2f} ms  {:5.1f} %\n", name, ms, ms / (10 * r.step.median));
         known += ms;
     }
-    return text + fmt::format("    {:<24} {:9.2f} ms  {:5.1f} %\n", "everything else", std::max(0.0, 1e3 * r.step_seconds - known), std::max(0.0, 100 - known / (10 * r.step_seconds)));
+    return text + fmt::format("    {:<24} {:9.2f} ms  {:5.1f} %\n", "everything else", std::max(0.0, 1e3 * r.step.median - known), std::max(0.0, 100 - known / (10 * r.step.median)));
 }
 
 }  // namespace flanmoe

@@ -6,6 +6,7 @@
 #include "data/batch.hpp"
 #include "model/transformer.hpp"
 #include "optim/optimizer.hpp"
+#include "train/memory.hpp"
 
 #include <memory>
 #include <string>
@@ -20,10 +21,22 @@ struct BenchmarkSettings {
     int64_t matmul_size = 2048;      ///< cube of the matrix-product measurement
 };
 
+/// What was timed and on what.
+struct Workload {
+    std::string device, dtype, forward;  ///< forward: the type of the layers' forward
+    int64_t threads = 0, rows = 0, source = 0, target = 0;
+    std::string text() const;  ///< "bf16 with a forward in f32 on cpu, 2 threads, 8 x (512 + 114) tokens a step"
+    std::string json() const;  ///< its fields, without braces
+};
+struct StepTimes {
+    double median = 0, fastest = 0, slowest = 0;  ///< seconds
+};
+StepTimes times_of(std::vector<double> seconds);
+
 struct BenchmarkResult {
-    std::string device, dtype, forward;
-    int64_t threads = 0, rows = 0, source = 0, target = 0, parameters = 0;
-    double step_seconds = 0, fastest_seconds = 0, slowest_seconds = 0;  ///< median and spread of a step
+    Workload work;
+    int64_t parameters = 0;
+    StepTimes step;
     double tokens_per_second = 0;       ///< source + target tokens over the median
     double flops_per_second = 0;        ///< model operations (forward x 3) over the median
     double matmul_flops_per_second = 0; ///< best of eight products of matmul_size cubed in the run's type
@@ -39,18 +52,17 @@ public:
     BenchmarkRig(Context& context, const Config& config, const BenchmarkSettings& settings);
     /// One step; returns its seconds.
     double step();
-    const Config& config() const { return config_; }
-    Transformer& model() { return model_; }
-    const Optimizer& optimizer() const { return *optimizer_; }
-    int64_t source() const { return source_; }
-    int64_t target() const { return target_; }
+    const Transformer& model() const { return model_; }
+    const MemoryNeed& need() const { return need_; }
+    const Workload& work() const { return work_; }
     double loss() const { return loss_; }
 
 private:
     Context& context_;
     Config config_;
-    int64_t source_, target_;
+    Workload work_;
     Transformer model_;
+    MemoryNeed need_;
     std::unique_ptr<Optimizer> optimizer_;
     StepBatch batches_;
     int64_t steps_ = 0;

@@ -35,8 +35,7 @@ StepGradients compute_gradients(Context& context, Transformer& model, const Step
 }
 
 void apply_gradients(Context& context, Transformer& model, Optimizer& optimizer, const StepGradients& gradients, double clip, int64_t step, double rate) {
-    const double scale = clip > 0 && gradients.gradient_norm > clip ? clip / gradients.gradient_norm : 1.0;
-    optimizer.update(context, step, rate, scale);
+    optimizer.update(context, step, rate, ops::clipped_scale(1, gradients.gradient_norm, clip));
     model.update_balance_biases(gradients.sums.routing);
     auto part = context.part("cast weights");
     model.parameters().update_compute();

@@ -6,7 +6,6 @@
 #include "core/log.hpp"
 #include "data/text_files.hpp"
 #include "model/flops.hpp"
-#include "ops/engine.hpp"
 #include "optim/freezing.hpp"
 #include "optim/schedule.hpp"
 #include "train/benchmark.hpp"
@@ -47,12 +46,11 @@ void report_data(const char* key, const SourceCounts& found, int64_t slots, cons
 }
 
 // Refuses what cannot be trained or does not fit into memory, before anything is read.
-Config affordable(Config config) {
+Config affordable(const Context& context, Config config) {
     Transformer model(config.model);
     freeze_parameters(model.parameters(), config.train.freeze);
     const int64_t rows = config.data.micro_batch_rows ? config.data.micro_batch_rows : config.data.batch_rows, source = config.data.encoder_length;
-    check_memory(memory_of_training(config, model, {rows, source, target_length(config.data, source)}), model.parameters().parameter_count(),
-                 *open_engine(config.train.device));
+    check_memory(memory_of_training(config, model, {rows, source, target_length(config.data, source)}), model.parameters().parameter_count(), *context.engine);
     return config;
 }
 
@@ -76,17 +74,16 @@ bool improves(const EvalConfig& config, double value, double best) {
 }  // namespace
 
 struct Trainer::State {
+    Context& context;
     Config config;
     RunDirectory& directory;
     const std::filesystem::path& run;
     AnswerMetrics answer_metrics;
     std::shared_ptr<const Tokenizer> tokenizer;
-    std::unique_ptr<Engine> engine;
     Transformer model;
     std::unique_ptr<Optimizer> optimizer;
     std::unique_ptr<Loader> loader;
     std::vector<Batch> validation;
-    Context context;
     ExtraFiles tokenizer_files;
     std::unique_ptr<RunOutput> output;
 
@@ -97,9 +94,8 @@ struct Trainer::State {
     int64_t steps_here = 0;    // made by this invocation
     double matmul_rate = 0;    // of this machine, for the share of the peak
 
-    State(Config c, RunDirectory& r, Stop& s, AnswerMetrics m)
-        : config(affordable(std::move(c))), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), engine(open_engine(config.train.device)),
-          model(config.model), context(config.train.device, *engine), stop(s) {}
+    State(Context& on, Config c, RunDirectory& r, Stop& s, AnswerMetrics m)
+        : context(on), config(affordable(on, std::move(c))), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), model(config.model), stop(s) {}
 
     void open();
     void start_weights();
@@ -158,7 +154,7 @@ void Trainer::State::start_weights() {
     load_model(source, model.parameters());
     info("starting from the weights of {}", source.string());
     if (config.train.reset_optimizer) return;
-    const TakenSlots slots = take_over_optimizer(source, optimizer->state(), *engine);
+    const TakenSlots slots = take_over_optimizer(source, optimizer->state(), *context.engine);
     at.earlier_updates = RunState::from_json(read_training_state(source).state_json, source.string()).updates();
     info("going on with its optimizer state after {} updates: {} slots taken over, {} begin anew, {} are of what is not trained here", at.earlier_updates, slots.taken, slots.fresh,
          slots.unused);
@@ -166,7 +162,7 @@ void Trainer::State::start_weights() {
 
 void Trainer::State::resume(const std::filesystem::path& checkpoint) {
     load_model(checkpoint, model.parameters());
-    load_optimizer(checkpoint, optimizer->state(), *engine);
+    load_optimizer(checkpoint, optimizer->state(), *context.engine);
     at = RunState::from_json(read_training_state(checkpoint).state_json, checkpoint.string());
     loader->restore(LoaderState::from_json(at.loader));
     saved_step = at.step;
@@ -175,7 +171,7 @@ void Trainer::State::resume(const std::filesystem::path& checkpoint) {
 
 void Trainer::State::save(const char* why) {
     at.loader = loader->state().to_json();
-    TrainingState state{at.to_json(), to_toml(config), optimizer->state(), engine.get()};
+    TrainingState state{at.to_json(), to_toml(config), optimizer->state(), context.engine};
     CheckpointOptions options;
     options.keep_last = config.train.keep_last;
     options.keep_every = config.train.keep_every;
@@ -206,7 +202,7 @@ void Trainer::State::rollback() {
     const auto checkpoint = find_latest_valid(run);
     if (!checkpoint) fail(Exit::diverged, "step {}: there is no checkpoint to go back to yet; save more often (train.save_every) or choose another policy", at.step);
     load_model(*checkpoint, model.parameters());
-    load_optimizer(*checkpoint, optimizer->state(), *engine);
+    load_optimizer(*checkpoint, optimizer->state(), *context.engine);
     at.step = RunState::from_json(read_training_state(*checkpoint).state_json, checkpoint->string()).step;
     output->rewind(at.step);
 }
@@ -283,8 +279,8 @@ Ending Trainer::State::loop() {
     return Ending::done;
 }
 
-Trainer::Trainer(Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics)
-    : state_(std::make_unique<State>(std::move(config), run, stop, std::move(answer_metrics))) {
+Trainer::Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics)
+    : state_(std::make_unique<State>(context, std::move(config), run, stop, std::move(answer_metrics))) {
     state_->open();
 }
 Trainer::~Trainer() = default;

@@ -31,8 +31,9 @@ using AnswerMetrics = std::function<std::vector<std::pair<std::string, double>>(
 
 class Trainer {
 public:
-    /// Opens data and model and resumes the run directory if it holds a checkpoint. `run` and `stop` must outlive the trainer.
-    Trainer(Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics = {});
+    /// Opens data and model and resumes the run directory if it holds a checkpoint. `context`, of the config's
+    /// device, `run` and `stop` must outlive the trainer.
+    Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics = {});
     ~Trainer();
     Ending run();
 

@@ -9,14 +9,13 @@
 namespace flanmoe {
 
 struct TwinResult {
-    std::string device, dtype, forward;
-    int64_t threads = 0, experts = 0, rows = 0, source = 0, target = 0, steps = 0;
-    double sparse_seconds = 0, dense_seconds = 0; ///< medians of steps made in turn
-    double sparse_spread[2] = {}, dense_spread[2] = {};  ///< fastest and slowest
+    Workload work;
+    int64_t experts = 0, steps = 0;
+    StepTimes sparse, dense;                      ///< of steps made in turn
     double extra_bytes = 0;                       ///< of weights (with their bf16 copy), gradients and optimizer state
     double copy_bandwidth = 0;                    ///< bytes copied a second (each is read once and written once), best of eight copies of 256 MB
-    double bound() const { return dense_seconds + extra_bytes / copy_bandwidth; }
-    double ratio() const { return sparse_seconds / bound(); }
+    double bound() const { return dense.median + extra_bytes / copy_bandwidth; }
+    double ratio() const { return sparse.median / bound(); }
 };
 
 /// Makes `warmup + steps` steps of the config's model and of its twin in turn and measures the last `steps`. Exit::usage for a dense config, and for

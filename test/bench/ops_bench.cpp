@@ -9,6 +9,7 @@
 #include "ops/cross_entropy.hpp"
 #include "ops/matmul.hpp"
 #include "ops/norm.hpp"
+#include "ops/route.hpp"
 
 #include <fmt/core.h>
 #include <omp.h>
@@ -147,6 +148,15 @@ void bench_others(Context& context, DType type, int64_t batch, int64_t length, i
     report("attention_backward " + shape, type, 2.5 * flops, [&] { ops::attention_backward(context, backward); });
 }
 
+// All that a Switch router decides and counts, from its logits; ranks, statistics and tables in one.
+void bench_route(Context& context, int64_t tokens, int64_t groups, int64_t experts) {
+    Arena::Scope scope(context.arena);
+    ops::RouteArgs args;
+    args.logits = filled(context, DType::f32, {tokens, experts}), args.groups = groups;
+    ops::allocate_route_outputs(context, args);
+    report(fmt::format("route {} tokens in {} groups, {} experts", tokens, groups, experts), DType::f32, 0, [&] { ops::route(context, args); });
+}
+
 void bench_type(Context& context, DType type) {
     {
         Arena::Scope scope(context.arena);
@@ -180,4 +190,5 @@ int main(int argc, char** argv) {
     if (argc > 1) pattern = argv[1];
     Context context;
     for (DType type : {DType::bf16, DType::f32}) bench_type(context, type);
+    for (int64_t experts : {16, 64}) bench_route(context, 4096, 8, experts);
 }

@@ -41,6 +41,27 @@ TOML
 expect 0 '"target": 114,' "$FLANMOE" bench bench.toml --steps 1 --warmup 0 --matmul-size 64 --json
 expect 0 '"target": 512,' "$FLANMOE" bench bench.toml --set data.objective=prefix_lm --steps 1 --warmup 0 --matmul-size 64 --json
 refuse 64 'data.decoder_length is 0' "$FLANMOE" bench bench.toml --set data.objective=instruct --steps 1
+refuse 64 '-1 not in range' "$FLANMOE" bench bench.toml --target -1
+
+# A sparse model beside its dense twin; what cannot be compared is refused.
+twin=(bench bench.toml --set moe.experts=4 --set moe.every=1 --twin --steps 1 --warmup 1 --source 16 --target 8)
+expect 0 '"source": 16, "target": 8, "experts": 4' "$FLANMOE" "${twin[@]}" --json
+expect 0 'sparse over dense and extra bytes' "$FLANMOE" "${twin[@]}"
+# Two layers of 4 experts (wi and wo of 16 x 16) and a router (4 x 16) beside a dense FFN of width 18, which counts the router's FLOPs too;
+# 16 bytes a number: weight, gradient and AdamW's two moments in f32.
+"$FLANMOE" "${twin[@]}" --json --set optimizer.kind=adamw > twin.json
+expect 0 "\"extra_bytes\": $((2 * (4 * 2 * 16 * 16 + 4 * 16 - 2 * 16 * 18) * 16))," cat twin.json
+refuse 64 'dense and its own twin' "$FLANMOE" bench bench.toml --twin
+expect 64 'dense and its own twin' "$FLANMOE" "${twin[@]}" --set moe.dense_twin=true
+refuse 64 'not the same parts to freeze' "$FLANMOE" "${twin[@]}" --set 'train.freeze=["experts"]'
+refuse 64 'matmul-size' "$FLANMOE" "${twin[@]}" --matmul-size 64
+
+# The device.
+refuse 64 'say the same thing twice' "$FLANMOE" bench bench.toml --device cpu --set train.device=cuda
+refuse 64 'tpu not in {cpu,cuda}' "$FLANMOE" bench bench.toml --device tpu
+refuse 64 'tpu not in {cpu,cuda}' "$FLANMOE" generate nowhere --device tpu
+refuse 64 'f16 not in {f32,bf16,f64}' "$FLANMOE" eval nowhere nothing.jsonl --dtype f16
+refuse 64 'f64 runs on the CPU alone' "$FLANMOE" generate nowhere --device cuda --dtype f64
 
 # The resolved config loads to itself.
 "$FLANMOE" config good.toml --set moe.experts=4 --set moe.every=2 --set moe.router=gshard > resolved.toml

@@ -7,8 +7,7 @@ namespace flanmoe::cli {
 Computed compute_generation(const ParityCase& bare) {
     ParityCase given{bare.folder, bare.json, bare.device, bare.dtype, {}, {}};
     given.inputs.emplace(given.folder / "inputs.safetensors");
-    const std::unique_ptr<Engine> engine = open_engine(given.device);
-    Context context(given.device, *engine);
+    DeviceContext context(given.device);
     const auto model = load_case_model(given, context, false);
     const Batch batch = case_batch(given, model->config());
     GenerationSettings settings;

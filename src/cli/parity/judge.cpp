@@ -52,7 +52,8 @@ Judgement judge_case(const std::filesystem::path& folder, Device device, DType d
     const ParityCase given = read_case(folder, device, dtype);
     const Kind& kind = kind_of(given);
     const nlohmann::json tolerances = tolerances_of(given, kind);
-    const Judgement skipped{Verdict::skipped, fmt::format("has no tolerance for {}", name_of(dtype))};
+    const Device computes = kind.on_device ? device : Device::cpu;
+    const Judgement skipped{Verdict::skipped, fmt::format("has no tolerance for {}", name_of(dtype)), computes};
     if (tolerances.is_null() && output.empty()) return skipped;
     const Computed computed = kind.compute(given);
     if (!output.empty()) {
@@ -61,7 +62,7 @@ Judgement judge_case(const std::filesystem::path& folder, Device device, DType d
     }
     if (tolerances.is_null()) return skipped;
     Judgement judgement = kind.tensors ? compare_tensors(given, computed, tolerances) : compare_fields(given, computed, tolerances.get<double>());
-    if (kind.on_device) judgement.device = device;
+    judgement.device = computes;
     return judgement;
 }
 

@@ -52,8 +52,7 @@ void collect_routers(const Context& context, const Stack& stack, const StackSave
 }  // namespace
 
 Computed compute_model(const ParityCase& given) {
-    const std::unique_ptr<Engine> engine = open_engine(given.device);
-    Context context(given.device, *engine);
+    DeviceContext context(given.device);
     const auto model = load_case_model(given, context, true);
     const ModelConfig& config = model->config();
     const Batch batch = case_batch(given, config);

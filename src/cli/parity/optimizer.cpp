@@ -87,8 +87,7 @@ void collect(Computed& computed, Engine& engine, const std::string& name, const 
 }  // namespace
 
 Computed compute_optimizer(const ParityCase& given) {
-    const std::unique_ptr<Engine> engine = open_engine(given.device);
-    Context context(given.device, *engine);
+    DeviceContext context(given.device);
     ParameterStore store;
     declare(given, store);
     store.allocate(given.dtype == DType::f64 ? DType::f64 : DType::f32, true, context);  // optimizers never compute below single precision
@@ -104,10 +103,10 @@ Computed compute_optimizer(const ParityCase& given) {
     Computed computed;
     std::map<std::string, Tensor> state(optimizer.state().begin(), optimizer.state().end());
     for (const Parameter& p : store.records()) {
-        collect(computed, *engine, "parameter." + case_name(p), p, [&](int64_t e) { return store.master(p, e); });
+        collect(computed, *context.engine, "parameter." + case_name(p), p, [&](int64_t e) { return store.master(p, e); });
         for (const char* slot : {".v_row", ".v_col", ".v", ".m"})
             if (state.contains(p.tensor_name(0) + slot))
-                collect(computed, *engine, "state." + case_name(p) + slot, p, [&](int64_t e) { return state.at(p.tensor_name(e) + slot); });
+                collect(computed, *context.engine, "state." + case_name(p) + slot, p, [&](int64_t e) { return state.at(p.tensor_name(e) + slot); });
     }
     return computed;
 }

@@ -40,11 +40,10 @@ Computed compute(const ParityCase& given) {
     const int64_t groups = logits.shape[0], group_tokens = logits.shape[1], experts = logits.shape[2], tokens = groups * group_tokens;
     const HostTensor cotangent = input_like(given, "cotangent", type, logits.shape);
     HostTensor mask, draws;
-    const std::unique_ptr<Engine> engine = open_engine(given.device);
-    Context context(given.device, *engine);
+    DeviceContext context(given.device);
     const auto on_device = [&](const HostTensor& t) {
         const Tensor copy = context.allocate(t.dtype, t.shape);
-        engine->upload(copy.data, t.memory.get(), copy.bytes());
+        context.engine->upload(copy.data, t.memory.get(), copy.bytes());
         return copy;
     };
     ops::RouteArgs args;
@@ -79,7 +78,7 @@ Computed compute(const ParityCase& given) {
     ops::route_backward(context, backward);
 
     computed.tensors["combine"] = std::move(combine);
-    computed.tensors["gradient.logits"] = to_host(*engine, backward.d_logits);
+    computed.tensors["gradient.logits"] = to_host(*context.engine, backward.d_logits);
     computed.tensors["balance"] = scalar(static_cast<T>(statistic(ops::RouteStatistic::balance) / counted));
     computed.tensors["z"] = scalar(static_cast<T>(statistic(ops::RouteStatistic::z) / counted));
     return computed;

@@ -36,8 +36,7 @@ HostTensor curve(const std::vector<double>& values, DType type) {
 }  // namespace
 
 Computed compute_training(const ParityCase& given) {
-    const std::unique_ptr<Engine> engine = open_engine(given.device);
-    Context context(given.device, *engine);
+    DeviceContext context(given.device);
     const auto model = load_case_model(given, context, true);
     ParameterStore& store = model->parameters();
     const OptimizerConfig config = optimizer_of(given);
