@@ -86,6 +86,23 @@ struct JitterBody {
         store_floats<N>(out + i, n, x);
     }
 };
+// In double, so that the experts drawn are the CPU's: its logarithm and this one differ in the last place of 53 bits.
+struct SamplingScoresBody {
+    const float* logits;
+    float* scores;
+    double temperature;
+    RandomKey key;
+    uint64_t first;
+    template <int N>
+    __device__ void run(int64_t i, int n) const {
+        float x[N], u[N];
+        load_floats<N>(logits + i, n, x);
+        uniforms<N>(key, first + static_cast<uint64_t>(i), u);
+#pragma unroll
+        for (int j = 0; j < N; ++j) x[j] = static_cast<float>(static_cast<double>(x[j]) / temperature - log(-log(static_cast<double>(u[j]) + 0x1p-25)));
+        store_floats<N>(scores + i, n, x);
+    }
+};
 
 template <int N, class Body>
 __global__ void __launch_bounds__(threads) each_kernel(int64_t count, Body body) {
@@ -160,6 +177,11 @@ void jitter(Context& context, const ops::JitterArgs& args) {
         for_each(context, "jitter", args.in.elements(), is_aligned(args.in.data) && is_aligned(args.out.data),
                  JitterBody<From, To>{args.in.as<From>(), args.out.as<To>(), low, width, args.key, args.first});
     });
+}
+
+void sampling_scores(Context& context, const ops::SamplingScoresArgs& args) {
+    for_each(context, "sampling_scores", args.logits.elements(), is_aligned(args.logits.data) && is_aligned(args.scores.data),
+             SamplingScoresBody{args.logits.as<float>(), args.scores.as<float>(), args.temperature, args.key, args.first});
 }
 
 void sum_of_squares(Context& context, const Tensor& values, const Tensor& sum) {

@@ -43,6 +43,7 @@ void point_to_arguments(const ops::RouteArgs& args, RouteWork& w) {
     w.logits = args.logits.as<float>(), w.logits_ld = args.logits.ld;
     w.mask = args.mask ? args.mask.as<uint8_t>() : nullptr;
     w.bias = args.bias ? args.bias.as<float>() : nullptr;
+    w.scores = args.scores ? args.scores.as<float>() : nullptr;
     w.draws = args.draws ? args.draws.as<float>() : nullptr;
     w.key = args.key, w.first_token = args.first_token;
     w.probabilities = args.probabilities.as<float>();

@@ -85,13 +85,13 @@ __device__ inline bool passes(const RouteWork& w, int64_t n, int r, float gate) 
 
 /// Choices, gates and claims of token n, by one warp. `turn` is the number of its first choice where choices go round.
 __device__ inline void choose(const RouteWork& w, int64_t n, uint64_t turn, int32_t* loads) {
-    const float* p = w.probabilities + n * w.experts;
+    const float *p = w.probabilities + n * w.experts, *best = w.scores ? w.scores + n * w.experts : p;
     int32_t* choices = w.choices + n * w.k;
     Candidate choice{INFINITY, -1};
     float sum = 0;
     for (int r = 0; r < w.k; ++r) {
         if (w.rule.kind == RouterKind::balanced) choice.expert = static_cast<int32_t>((turn + static_cast<uint64_t>(r)) % static_cast<uint64_t>(w.experts));
-        else choice = next_choice(p, w.bias, w.experts, choice);
+        else choice = next_choice(best, w.bias, w.experts, choice);
         if (lane() == 0) choices[r] = choice.expert;
         sum += p[choice.expert];
     }

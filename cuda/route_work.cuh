@@ -31,7 +31,7 @@ struct RouteWork {
     const float* logits;
     int64_t logits_ld;
     const uint8_t* mask;
-    const float *bias, *draws;
+    const float *bias, *scores, *draws;
     RandomKey key;
     uint64_t first_token;
 

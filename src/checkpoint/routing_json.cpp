@@ -48,6 +48,8 @@ Json routing_json(const RoutingConfig& routing) {
         json["group"] = routing.group_rows;
     json["route_padding"] = routing.route_padding;
     json["jitter"] = routing.jitter;
+    json["input_dropout"] = routing.input_dropout;
+    json["sample_temperature"] = routing.sample_temperature;
     json["balance_bias"] = routing.balance_bias;
     json["balance_bias_rate"] = routing.balance_bias_rate;
     json["force_causal"] = routing.force_causal;
@@ -56,7 +58,7 @@ Json routing_json(const RoutingConfig& routing) {
 
 void read_routing(const JsonReader& reader, RoutingConfig& routing) {
     reader.only({"layers", "router", "k", "normalize", "prioritized", "density", "second", "capacity", "capacity_factor", "eval_capacity_factor",
-                 "min_capacity", "group", "route_padding", "jitter", "eval_dropless", "balance_bias", "balance_bias_rate", "force_causal"});
+                 "min_capacity", "group", "route_padding", "jitter", "input_dropout", "sample_temperature", "eval_dropless", "balance_bias", "balance_bias_rate", "force_causal"});
     const std::string router = reader.text("router", router_name(routing));
     if (router != "switch" && router != "gshard" && router != "top_k" && router != "expert_choice" && router != "balanced")
         reader.refuse("router", fmt::format("is {:?}", router), "use switch, gshard, top_k, expert_choice or balanced");
@@ -89,6 +91,8 @@ void read_routing(const JsonReader& reader, RoutingConfig& routing) {
     }
     routing.route_padding = reader.boolean("route_padding", routing.route_padding);
     routing.jitter = reader.number("jitter", 0, 1, routing.jitter);
+    routing.input_dropout = reader.number("input_dropout", 0, 1, routing.input_dropout);
+    routing.sample_temperature = reader.number("sample_temperature", 0, 1e6, routing.sample_temperature);
     routing.balance_bias = reader.boolean("balance_bias", routing.balance_bias);
     routing.balance_bias_rate = reader.number("balance_bias_rate", 0, 1e6, routing.balance_bias_rate);
     routing.force_causal = reader.boolean("force_causal", routing.force_causal);

@@ -33,7 +33,10 @@ struct RoutingConfig {
     bool force_causal = false;          ///< expert choice may stand in a causal decoder, where it sees the future (for study)
     int64_t group_rows = 1;             ///< whole batch rows a routing group; 0 = the whole batch is one group
     bool route_padding = false;         ///< padding is routed and takes slots (imported models only)
-    double jitter = 0.0;                ///< training: router input x uniform(1 - jitter, 1 + jitter)
+    // Exploration in training, at most one of the three (Mesh TensorFlow's policies; none of them is its "argmax").
+    double jitter = 0.0;                ///< router input x uniform(1 - jitter, 1 + jitter)
+    double input_dropout = 0.0;         ///< dropout of the router's input
+    double sample_temperature = 0.0;    ///< experts drawn from softmax(logits / temperature), without replacement; 0 = the most probable
 };
 
 struct ModelConfig {

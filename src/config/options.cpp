@@ -150,7 +150,10 @@ void add_moe(std::vector<Option>& rows) {
     add.operator()<&R::force_causal>("force_causal", any, no_names, "allow expert choice in a causal decoder, where it sees later tokens (for study)");
     add.operator()<&R::group_rows>("group_rows", at_least(0), no_names, "rows of the batch that are routed together; 0: the whole batch");
     add.operator()<&R::route_padding>("route_padding", any, no_names, "padding is routed and takes slots (imported models)");
-    add.operator()<&R::jitter>("jitter", probability, no_names, "training: router input x uniform(1 - jitter, 1 + jitter)");
+    add.operator()<&R::jitter>("jitter", probability, no_names, "exploration in training: router input x uniform(1 - jitter, 1 + jitter)");
+    add.operator()<&R::input_dropout>("input_dropout", probability, no_names, "exploration in training, in place of jitter: dropout of the router's input");
+    add.operator()<&R::sample_temperature>("sample_temperature", at_least(0), no_names,
+                                           "exploration in training, in place of jitter: experts drawn from softmax(logits / temperature); 0: the most probable");
     for (std::vector<Option>* part : {&both, &encoder, &decoder}) rows.insert(rows.end(), part->begin(), part->end());
 }
 

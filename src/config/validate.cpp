@@ -40,6 +40,11 @@ void validate_kind(const RoutingConfig& r, bool causal, const char* stack) {
           stack);
     check(!choice || !(r.dropless || r.eval_dropless), "moe.{}.kind = \"expert_choice\" needs a capacity, the number of tokens that an expert takes; set dropless and eval_dropless to false",
           stack);
+    check((r.jitter > 0) + (r.input_dropout > 0) + (r.sample_temperature > 0) <= 1,
+          "moe.{0}.jitter = {1}, input_dropout = {2} and sample_temperature = {3} are policies of exploration in place of each other; leave one of them above 0", stack, r.jitter,
+          r.input_dropout, r.sample_temperature);
+    check(r.sample_temperature == 0 || (r.kind == RouterKind::token_choice && !r.balance_bias),
+          "moe.{}.sample_temperature draws the experts that tokens choose; with this kind, or with balance_bias, something else decides, so set it to 0", stack);
     check(!r.balance_bias || r.kind == RouterKind::token_choice, "moe.{}.balance_bias is for token choice; with this kind no token chooses, so set it to false", stack);
 }
 

@@ -121,4 +121,17 @@ void jitter(Context&, const ops::JitterArgs& args) {
     });
 }
 
+void sampling_scores(Context&, const ops::SamplingScoresArgs& args) {
+    ops::with_type(args.logits.dtype, [&]<class T>() {
+        const T* const logits = args.logits.as<T>();
+        T* const scores = args.scores.as<T>();
+        for_pieces(args.logits.elements(), [&](int64_t i, int64_t n) {
+            float u[piece];
+            fill_uniform(args.key, args.first + static_cast<uint64_t>(i), n, u);
+            for (int64_t j = 0; j < n; ++j)
+                scores[i + j] = static_cast<T>(static_cast<double>(logits[i + j]) / args.temperature - std::log(-std::log(static_cast<double>(u[j]) + 0x1p-25)));
+        });
+    });
+}
+
 }  // namespace flanmoe::cpu

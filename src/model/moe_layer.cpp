@@ -21,6 +21,25 @@ int64_t groups_of(const Pass& pass, const RoutingConfig& routing, const Sequence
 
 RandomKey key_of(const Pass& pass, const MoeLayer& layer, Purpose purpose) { return {pass.seed, pass.step, static_cast<uint16_t>(layer.layer), purpose}; }
 
+// Exploration in training: random factors on the router's input, and the same ones on its gradient.
+void explore(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& values) {
+    if (!pass.training) return;
+    const RoutingConfig& routing = routing_of(pass.config, layer);
+    const RandomKey key = key_of(pass, layer, Purpose::jitter);
+    const auto first = static_cast<uint64_t>(sequence.first_token() * values.cols());
+    if (routing.jitter > 0) ops::jitter(pass.context, {values, values, routing.jitter, key, first});
+    if (routing.input_dropout > 0) ops::dropout(pass.context, {values, Dropout::with(static_cast<float>(routing.input_dropout), key, first), values});
+}
+
+// Scores by which experts are drawn in training; empty where the most probable ones are taken.
+Tensor drawn_scores(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& logits) {
+    const double temperature = routing_of(pass.config, layer).sample_temperature;
+    if (!pass.training || temperature == 0) return {};
+    const Tensor scores = pass.context.allocate(logits.dtype, logits.shape);
+    ops::sampling_scores(pass.context, {logits, scores, temperature, key_of(pass, layer, Purpose::jitter), static_cast<uint64_t>(sequence.first_token() * logits.cols())});
+    return scores;
+}
+
 ops::RowTables tables_of(const ops::RouteArgs& route) { return {route.offsets, route.row_token, route.token_offsets, route.token_rows}; }
 
 // The last offset: how many sorted rows are in use.
@@ -181,11 +200,8 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
 
     // Router.
     saved.router_input = context.allocate(pass.accumulate(), {n, d});
-    if (pass.training && routing.jitter > 0) {
-        ops::jitter(context, {x, saved.router_input, routing.jitter, key_of(pass, layer, Purpose::jitter), static_cast<uint64_t>(sequence.first_token() * d)});
-    } else {
-        ops::cast(context, x, saved.router_input);
-    }
+    ops::cast(context, x, saved.router_input);
+    explore(pass, layer, sequence, saved.router_input);
     const Tensor logits = context.allocate(pass.accumulate(), {n, config.experts});
     ops::matmul(context, {.a = saved.router_input, .b = pass.master(layer.router), .out = logits, .transpose_b = true});
     ops::RouteArgs& route = saved.route;
@@ -195,6 +211,7 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     route.rule.dropless |= pass.no_drop && routing.kind != RouterKind::expert_choice;
     if (!routing.route_padding) route.mask = sequence.routed;
     if (routing.balance_bias) route.bias = pass.master(layer.balance_bias);
+    route.scores = drawn_scores(pass, layer, sequence, logits);
     route.key = key_of(pass, layer, Purpose::second_expert);
     route.first_token = static_cast<uint64_t>(sequence.first_token());
     ops::allocate_route_outputs(context, route);
@@ -231,7 +248,6 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
 Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
-    const RoutingConfig& routing = routing_of(config, layer);
     const ops::RouteArgs& route = saved.route;
     const int64_t n = d_delta.rows(), d = config.d_model, halves = config.expert_gated ? 2 : 1;
     const auto& records = pass.parameters.records();
@@ -263,9 +279,7 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
     ops::matmul(context, {.a = d_logits, .b = saved.router_input, .out = pass.gradient(layer.router), .transpose_a = true, .accumulate = true});
     const Tensor d_router_input = saved.router_input;
     ops::matmul(context, {.a = d_logits, .b = pass.master(layer.router), .out = d_router_input});
-    if (pass.training && routing.jitter > 0) {
-        ops::jitter(context, {d_router_input, d_router_input, routing.jitter, key_of(pass, layer, Purpose::jitter), static_cast<uint64_t>(sequence.first_token() * d)});
-    }
+    explore(pass, layer, sequence, d_router_input);
     ops::add(context, d_router_input, dx);
     if (layer.has_shared) shared_backward(pass, layer, sequence, d_delta, dx, saved);
     return dx;

@@ -9,6 +9,7 @@ void add(Context&, const Tensor&, const Tensor&);
 void scale(Context&, const Tensor&, double);
 void sum_of_squares(Context&, const Tensor&, const Tensor&);
 void jitter(Context&, const ops::JitterArgs&);
+void sampling_scores(Context&, const ops::SamplingScoresArgs&);
 }  // namespace flanmoe::cpu
 
 namespace flanmoe::cuda {
@@ -18,6 +19,7 @@ void add(Context&, const Tensor&, const Tensor&);
 void scale(Context&, const Tensor&, double);
 void sum_of_squares(Context&, const Tensor&, const Tensor&);
 void jitter(Context&, const ops::JitterArgs&);
+void sampling_scores(Context&, const ops::SamplingScoresArgs&);
 }  // namespace flanmoe::cuda
 
 namespace flanmoe::ops {
@@ -65,6 +67,13 @@ void sum_of_squares(Context& context, const Tensor& values, const Tensor& sum) {
 void jitter(Context& context, const JitterArgs& args) {
     check_pair(args.in, args.out);
     dispatch(context, type_of_both(args.in, args.out), [&] { cpu::jitter(context, args); }, [&] { cuda::jitter(context, args); });
+}
+
+void sampling_scores(Context& context, const SamplingScoresArgs& args) {
+    check_pair(args.logits, args.scores);
+    require(args.logits.dtype == args.scores.dtype && args.logits.dtype != DType::bf16, "logits and scores of f32 or f64, both alike");
+    require(args.temperature > 0, "a positive temperature");
+    dispatch(context, args.logits.dtype, [&] { cpu::sampling_scores(context, args); }, [&] { cuda::sampling_scores(context, args); });
 }
 
 }  // namespace flanmoe::ops

@@ -1,4 +1,4 @@
-// Small operations over whole tensors: dropout by itself, casts, sums, finite checks, router jitter.
+// Small operations over whole tensors: dropout by itself, casts, sums, finite checks, and how a router explores: jitter and sampling.
 #pragma once
 
 #include "core/context.hpp"
@@ -33,5 +33,15 @@ struct JitterArgs {
     uint64_t first = 0;
 };
 void jitter(Context& context, const JitterArgs& args);
+
+/// Scores whose k largest are k experts drawn from softmax(logits / temperature) without replacement: logits / temperature - ln(-ln(u)), u uniform per element
+/// (first + i of the key's stream) and never 0 or 1 (Gumbel's trick, as Mesh TensorFlow's sample_with_temperature).
+struct SamplingScoresArgs {
+    Tensor logits, scores;  ///< [N, E], f32 or f64
+    double temperature = 1;
+    RandomKey key;
+    uint64_t first = 0;
+};
+void sampling_scores(Context& context, const SamplingScoresArgs& args);
 
 }  // namespace flanmoe::ops

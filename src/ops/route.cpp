@@ -66,6 +66,8 @@ void check_route(const RouteArgs& args) {
     check_rule(args.rule, experts);
     require(!args.mask || is_vector(args.mask, DType::u8, tokens), "a mask u8 [N]");
     require(!args.bias || (args.rule.kind == RouterKind::token_choice && is_vector(args.bias, type, experts)), "a bias [E] of the logits' type, for token choice");
+    require(!args.scores || (args.rule.kind == RouterKind::token_choice && !args.bias && is_vector(args.scores, type, tokens * experts)),
+            "scores [N, E] of the logits' type, for token choice without a bias");
     require(!args.draws || is_vector(args.draws, type, tokens * (args.rule.k - 1)), "a draw for every choice after the first [N, k - 1]");
     require(is_vector(args.probabilities, type, tokens * experts), "probabilities [N, E] of the logits' type");
     require(args.rule.kind == RouterKind::expert_choice || is_vector(args.choices, DType::i32, tokens * args.rule.k), "choices i32 [N, k]");

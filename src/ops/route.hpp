@@ -5,7 +5,7 @@
 //   (`prioritized`: in order of descending largest p, ties in token order), then all second choices, and so on. Choice r > 0 passes the second policy or
 //   takes no slot. A choice is kept while its expert has free slots in the group. gate = p, or p / (sum of the token's k chosen p) if `normalize`.
 //   Switch: k = 1. GShard: k = 2, normalize, second random with threshold 0.5 (paper) or 0.2 (Mesh). T5X: k = 2, density any.
-//   With a `bias` the choices are the k largest p + bias; everything else is as without it (loss-free balancing).
+//   With a `bias` the choices are the k largest p + bias, with `scores` the k largest of those; everything else is as without (loss-free balancing, sampling).
 // Expert choice: each expert takes its `capacity` most probable tokens of the group, ties to the earlier token; gate = p.
 // Balanced: token choice whose choices go round the experts, whatever the logits: choice r of the i-th routable token of a group is expert
 //   (f k + i k + r) mod E, f = index of the group's first token in the step. For measurements.
@@ -62,6 +62,7 @@ struct RouteArgs {
     RouteRule rule;
     Tensor mask;    ///< optional u8 [N]: 1 = may be routed
     Tensor bias;    ///< optional [E] accumulation type: added to p where experts are chosen, not in gates, losses or statistics (token choice)
+    Tensor scores;  ///< optional [N, E] accumulation type: experts are chosen by these in place of p, likewise (token choice without a bias; sampling_scores)
     Tensor draws;   ///< optional accumulation type [N, k - 1]: uniform numbers of the second policy; without them drawn from `key`, element
                     ///< (first_token + n) (k - 1) + r - 1 for choice r of token n
     RandomKey key;

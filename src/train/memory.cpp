@@ -48,8 +48,9 @@ Activations activations_of_stack(const ModelConfig& c, bool decoder, int64_t row
         if (is_sparse) {
             const int64_t m = expert_rows(c, decoder ? c.decoder_routing : c.encoder_routing, rows, length), f = c.expert_width();
             const int64_t halves = (c.expert_gated ? 3 : 2) + c.multiplicative_bias, saved = m * (2 * d + halves * f) + n * halves * c.shared_d_ff, scores = n * c.experts * size.accumulate;
+            const int64_t drawn = (decoder ? c.decoder_routing : c.encoder_routing).sample_temperature > 0 ? scores : 0;
             const int64_t delta = size.forward == size.accumulate ? 0 : n * d * size.forward;
-            sum.sublayer(around + delta + n * d * size.accumulate + 2 * scores + saved * size.forward, dx + m * f * size.compute + saved * size.copy() + scores);
+            sum.sublayer(around + delta + n * d * size.accumulate + 2 * scores + drawn + saved * size.forward, dx + m * f * size.compute + saved * size.copy() + scores);
         }
         if (!is_sparse || c.extra_ffn) {
             const int64_t f = dense_width(c, decoder, layer), saved = n * (c.gated ? 3 : 2) * f;

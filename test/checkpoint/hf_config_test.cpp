@@ -18,7 +18,7 @@ bool same(const RoutingConfig& a, const RoutingConfig& b) {
            a.capacity == b.capacity && a.capacity_factor == b.capacity_factor && a.eval_capacity_factor == b.eval_capacity_factor &&
            a.min_capacity == b.min_capacity && a.dropless == b.dropless && a.eval_dropless == b.eval_dropless && a.balance_bias == b.balance_bias && a.balance_bias_rate == b.balance_bias_rate &&
            a.force_causal == b.force_causal && a.group_rows == b.group_rows && a.route_padding == b.route_padding &&
-           a.jitter == b.jitter;
+           a.jitter == b.jitter && a.input_dropout == b.input_dropout && a.sample_temperature == b.sample_temperature;
 }
 bool same(const ModelConfig& a, const ModelConfig& b) {
     return a.encoder_decoder == b.encoder_decoder && a.vocab_size == b.vocab_size && a.d_model == b.d_model && a.d_kv == b.d_kv &&
@@ -90,6 +90,11 @@ TEST_SUITE("checkpoint/hf_config") {
                 check_round_trip(c, gated && activation == Activation::gelu_erf ? "flanmoe" : "t5");
             }
         check_round_trip(switch_config(), "switch_transformers");
+        ModelConfig explores = switch_config();
+        explores.encoder_routing.jitter = 0, explores.encoder_routing.input_dropout = 0.1;
+        explores.decoder_routing.jitter = 0, explores.decoder_routing.sample_temperature = 0.7;
+
+        check_round_trip(explores, "switch_transformers");
 
         ModelConfig gshard = switch_config();
         RoutingConfig& r = gshard.encoder_routing;

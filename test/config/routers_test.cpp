@@ -100,6 +100,11 @@ TEST_SUITE("config/routers") {
         CHECK(refusal("", "[moe.decoder]\nrouter = \"expert_choice\"\nforce_causal = true\n").empty());
         CHECK(contains(refusal("router = \"expert_choice\"\ndropless = true\n"), "moe.encoder.kind = \"expert_choice\" needs a capacity"));
         CHECK(contains(refusal("router = \"balanced\"\nbalance_bias = true\n"), "balance_bias is for token choice"));
+        CHECK(contains(refusal("router = \"switch\"\ninput_dropout = 0.1\n"), "moe.encoder.jitter = 0.01, input_dropout = 0.1 and sample_temperature = 0 are policies of exploration"));
+        CHECK(refusal("router = \"switch\"\njitter = 0.0\ninput_dropout = 0.1\n").empty());
+        CHECK(refusal("router = \"top_k\"\nsample_temperature = 0.5\n").empty());
+        CHECK(contains(refusal("router = \"top_k\"\nsample_temperature = 0.5\nbalance_bias = true\n"), "moe.encoder.sample_temperature draws the experts that tokens choose"));
+        CHECK(contains(refusal("router = \"balanced\"\nsample_temperature = 0.5\n"), "moe.encoder.sample_temperature draws"));
         CHECK(contains(refusal("multiplicative_bias = true\n"), "moe.multiplicative_bias is a part of gated experts"));
         CHECK(refusal("multiplicative_bias = true\nactivation = \"gated_gelu\"\n").empty());
     }

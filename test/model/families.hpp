@@ -34,6 +34,10 @@ inline std::vector<Family> families() {
     add("top-3 with a threshold", "st_moe", [](ModelConfig& c) {
         c.encoder_routing.k = 3, c.encoder_routing.second_train = c.encoder_routing.second_eval = SecondPolicy::threshold, c.encoder_routing.second_threshold = 0.3;
     });
+    add("input dropout", "switch", [](ModelConfig& c) { c.encoder_routing.jitter = 0, c.encoder_routing.input_dropout = 0.1; });
+    add("experts drawn at random", "top_k", [](ModelConfig& c) {
+        for (RoutingConfig* r : {&c.encoder_routing, &c.decoder_routing}) r->jitter = 0, r->sample_temperature = 0.5;
+    });
     add("expert choice in both stacks", "expert_choice", [](ModelConfig& c) { c.decoder_routing = c.encoder_routing, c.decoder_routing.force_causal = true; });
     add("ST-MoE with its dense layers and biases", "st_moe", [](ModelConfig& c) { c.extra_ffn = c.multiplicative_bias = true, c.init_scale = 0.3; }, true);
     add("GLaM", "gshard", [](ModelConfig& c) {

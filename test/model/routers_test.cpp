@@ -41,7 +41,7 @@ double relative_difference(const std::vector<double>& a, const std::vector<doubl
 
 ModelConfig without_noise(ModelConfig c) {
     c.dropout = c.expert_dropout = 0;
-    c.encoder_routing.jitter = c.decoder_routing.jitter = 0;
+    for (RoutingConfig* r : {&c.encoder_routing, &c.decoder_routing}) r->jitter = r->input_dropout = r->sample_temperature = 0;
     return c;
 }
 

@@ -188,6 +188,44 @@ TEST_SUITE("ops/elementwise") {
         }
     }
 
+    TEST_CASE("sampling scores are logits / T plus Gumbel noise") {
+        for (int64_t n : sizes) {
+            for (DType type : {DType::f32, DType::f64}) {
+                TestContext context;
+                const Tensor logits = random(context, type, {n}, 1), scores = make(context, type, {n}), expected = make(context, DType::f64, {n});
+                for (int64_t i = 0; i < n; ++i) {
+                    const double u = static_cast<double>(uniform(key, 5 + static_cast<uint64_t>(i))) + 0x1p-25;
+                    set(expected, 0, i, get(logits, 0, i) / 0.7 - std::log(-std::log(u)));
+                }
+                ops::sampling_scores(context, {logits, scores, 0.7, key, 5});
+                compare("sampling scores", scores, expected, type, Kind::elementwise);
+            }
+        }
+    }
+
+    TEST_CASE("the largest sampling score is drawn from softmax(logits / T)") {
+        constexpr int64_t draws = 40000, experts = 4;
+        const double logits[experts] = {1, 0, -1, 0.5}, temperature = 0.5;
+        TestContext context;
+        const Tensor rows = make(context, DType::f32, {draws, experts}), scores = make(context, DType::f32, {draws, experts});
+        double weights[experts], sum = 0;
+        for (int64_t e = 0; e < experts; ++e) sum += weights[e] = std::exp(logits[e] / temperature);
+        for (int64_t n = 0; n < draws; ++n)
+            for (int64_t e = 0; e < experts; ++e) set(rows, n, e, logits[e]);
+        ops::sampling_scores(context, {rows, scores, temperature, key, 0});
+        double counts[experts] = {};
+        for (int64_t n = 0; n < draws; ++n) {
+            int64_t best = 0;
+            for (int64_t e = 1; e < experts; ++e)
+                if (get(scores, n, e) > get(scores, n, best)) best = e;
+            ++counts[best];
+        }
+        for (int64_t e = 0; e < experts; ++e) {
+            const double p = weights[e] / sum;
+            CHECK(std::abs(counts[e] / draws - p) < 4 * std::sqrt(p * (1 - p) / draws));  // four standard deviations
+        }
+    }
+
     TEST_CASE("arguments that do not fit are refused") {
         TestContext context;
         const Tensor a = random(context, DType::f32, {8}, 1), b = make(context, DType::f32, {9}), strided = make(context, DType::f32, {2, 4}, 1);

@@ -45,11 +45,13 @@ void check_against_cpu(const Size& size, const RouteRule& rule, bool masked, Log
     CAPTURE(size.experts);
     CAPTURE(seed);
     const int64_t tokens = size.groups * size.group_tokens;
-    std::vector<double> bias;
+    std::vector<double> bias, scores;
     for (int64_t e = 0; rule.kind == RouterKind::token_choice && seed % 3 == 0 && e < size.experts; ++e) bias.push_back(0.03125 * static_cast<double>(e % 5) - 0.0625);
+    for (int64_t i = 0; rule.kind == RouterKind::token_choice && seed % 3 == 1 && i < tokens * size.experts; ++i)
+        scores.push_back(uniform({seed, 1, 0, Purpose::sampling}, static_cast<uint64_t>(i)));
     // Draws come from the key, at a place far into a step.
     const Routed routed(DType::f32, logits_of(kind, tokens * size.experts, seed), size.groups, size.experts, rule, masked ? random_mask(tokens, seed) : std::vector<int>(), {},
-                        uint64_t{1} << 33, bias);
+                        uint64_t{1} << 33, bias, scores);
     check_tables(routed);
     Context cpu;
     const ops::RouteArgs expected = routed_in(cpu, routed.args);

@@ -19,7 +19,7 @@ struct Routed {
     ops::RouteArgs args;
 
     Routed(DType type, const std::vector<double>& logits, int64_t groups, int64_t experts, const RouteRule& rule, const std::vector<int>& mask = {},
-           const std::vector<double>& draws = {}, uint64_t first_token = 0, const std::vector<double>& bias = {}) {
+           const std::vector<double>& draws = {}, uint64_t first_token = 0, const std::vector<double>& bias = {}, const std::vector<double>& scores = {}) {
         const int64_t tokens = static_cast<int64_t>(logits.size()) / experts;
         args.logits = make(context, type, {tokens, experts});
         for (int64_t n = 0; n < tokens; ++n)
@@ -36,6 +36,10 @@ struct Routed {
         if (!bias.empty()) {
             args.bias = make(context, type, {experts});
             for (size_t e = 0; e < bias.size(); ++e) set(args.bias, 0, static_cast<int64_t>(e), bias[e]);
+        }
+        if (!scores.empty()) {
+            args.scores = make(context, type, {tokens, experts});
+            for (size_t i = 0; i < scores.size(); ++i) set(args.scores, static_cast<int64_t>(i) / experts, static_cast<int64_t>(i) % experts, scores[i]);
         }
         ops::allocate_route_outputs(context, args);
         ops::route(context, args);

@@ -22,7 +22,7 @@ struct LiteralRoute {
     using S = ops::RouteStatistic;
     const ops::RouteRule& rule;
     const std::vector<double>& draws;
-    const std::vector<double>& bias;
+    const std::vector<double>&bias, &scores;
     int64_t experts;
     ReferenceRoute out;
     std::vector<double> p;       // [N, E]
@@ -59,7 +59,7 @@ struct LiteralRoute {
             return c;
         }
         for (int64_t e = 0; e < experts; ++e) c.push_back(e);
-        const auto score = [&](int64_t e) { return p[at(n, e)] + (bias.empty() ? 0 : bias[static_cast<size_t>(e)]); };
+        const auto score = [&](int64_t e) { return !scores.empty() ? scores[at(n, e)] : p[at(n, e)] + (bias.empty() ? 0 : bias[static_cast<size_t>(e)]); };
         std::stable_sort(c.begin(), c.end(), [&](int64_t x, int64_t y) { return score(x) > score(y); });
         c.resize(static_cast<size_t>(rule.k));
         return c;
@@ -120,12 +120,12 @@ struct LiteralRoute {
     }
 };
 
-/// logits [N, E], mask [N] (empty = all), draws [N, k - 1], bias [E] (empty = none).
+/// logits [N, E], mask [N] (empty = all), draws [N, k - 1], bias [E] or scores [N, E] (empty = none).
 inline ReferenceRoute reference_route(const std::vector<double>& logits, int64_t groups, int64_t experts, const ops::RouteRule& rule, const std::vector<int>& mask,
-                                      const std::vector<double>& draws, const std::vector<double>& bias = {}, int64_t first_token = 0) {
+                                      const std::vector<double>& draws, const std::vector<double>& bias = {}, int64_t first_token = 0, const std::vector<double>& scores = {}) {
     const int64_t size = static_cast<int64_t>(logits.size()) / experts / groups;
     const size_t weights = logits.size(), tokens = weights / static_cast<size_t>(experts);
-    LiteralRoute route{rule, draws, bias, experts, {std::vector<double>(weights, 0.0), std::vector<uint8_t>(weights, 0), std::vector<double>(static_cast<size_t>(experts), 0.0), {}},
+    LiteralRoute route{rule, draws, bias, scores, experts, {std::vector<double>(weights, 0.0), std::vector<uint8_t>(weights, 0), std::vector<double>(static_cast<size_t>(experts), 0.0), {}},
                        std::vector<double>(weights), std::vector<int64_t>(tokens)};
     for (int64_t g = 0; g < groups; ++g) {
         std::vector<int64_t> live;

@@ -33,10 +33,12 @@ TEST_SUITE("ops/route") {
                     std::vector<double> draws;
                     for (int64_t i = 0; rule.kind != RouterKind::expert_choice && i < tokens * (rule.k - 1); ++i)
                         draws.push_back(uniform({seed, 3, 0, Purpose::sampling}, static_cast<uint64_t>(i)));
-                    std::vector<double> bias;  // every other time
+                    std::vector<double> bias, scores;  // every other time, and every other of the others
                     for (int64_t e = 0; rule.kind == RouterKind::token_choice && seed % 2 == 0 && e < size.experts; ++e)
                         bias.push_back(std::floor(64 * uniform({seed, 4, 0, Purpose::sampling}, static_cast<uint64_t>(e))) / 128 - 0.25);
-                    const ReferenceRoute expected = reference_route(logits, size.groups, size.experts, rule, mask, draws, bias, 7);
+                    for (int64_t i = 0; rule.kind == RouterKind::token_choice && seed % 4 == 1 && i < tokens * size.experts; ++i)
+                        scores.push_back(uniform({seed, 5, 0, Purpose::sampling}, static_cast<uint64_t>(i)) - 0.5);
+                    const ReferenceRoute expected = reference_route(logits, size.groups, size.experts, rule, mask, draws, bias, 7, scores);
                     TestContext context;
                     const Tensor weight = context.zeros(DType::f64, {tokens, size.experts}), statistics = context.zeros(DType::f64, {1, static_cast<int64_t>(RouteStatistic::count)});
                     std::copy(expected.weight.begin(), expected.weight.end(), weight.as<double>());
@@ -45,7 +47,7 @@ TEST_SUITE("ops/route") {
                         CAPTURE(seed);
                         CAPTURE(size.experts);
                         CAPTURE(rule.k);
-                        const Routed routed(type, logits, size.groups, size.experts, rule, mask, draws, 7, bias);
+                        const Routed routed(type, logits, size.groups, size.experts, rule, mask, draws, 7, bias, scores);
                         check_tables(routed);
                         std::vector<double> weights = routed.weights();
                         for (int64_t e = 0; e < size.experts; ++e) CHECK(get(routed.args.demand, 0, e) == expected.demand[static_cast<size_t>(e)]);

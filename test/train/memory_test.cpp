@@ -27,6 +27,13 @@ ModelConfig sparse(int64_t k, bool gated) {
     return c;
 }
 
+/// Many experts, drawn at random: their scores count.
+ModelConfig drawn() {
+    ModelConfig c = sparse(1, false);
+    c.experts = 64, c.expert_d_ff = 16, c.encoder_routing.jitter = c.decoder_routing.jitter = 0, c.encoder_routing.sample_temperature = c.decoder_routing.sample_temperature = 1;
+    return c;
+}
+
 ModelConfig decoder_only() {
     ModelConfig c = wider(small_t5());
     c.encoder_decoder = false, c.encoder_layers = 0, c.decoder_layers = 4;
@@ -37,7 +44,7 @@ ModelConfig decoder_only() {
 
 TEST_SUITE("train/memory") {
     TEST_CASE("activations are within a sixth of the arena's peak") {
-        for (const ModelConfig& model_config : {wider(small_t5()), wider(small_t5(false)), sparse(1, false), sparse(2, true), decoder_only()}) {
+        for (const ModelConfig& model_config : {wider(small_t5()), wider(small_t5(false)), sparse(1, false), sparse(2, true), drawn(), decoder_only()}) {
             for (const auto& [dtype, forward] : {std::pair{Precision::f32, Precision::f32}, {Precision::bf16, Precision::f32}, {Precision::bf16, Precision::bf16}}) {
                 Config config;
                 config.model = model_config, config.train.dtype = dtype, config.train.forward = forward;

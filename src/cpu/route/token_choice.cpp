@@ -24,6 +24,7 @@ template <class T>
 TokenChoice<T>::TokenChoice(Context& context, RouteWork<T>& work) : Router<T>(work), k(work.a.rule.k) {
     choices = w.a.choices.template as<int32_t>();
     bias = w.a.bias ? w.a.bias.template as<T>() : nullptr;
+    scores = w.a.scores ? w.a.scores.template as<T>() : nullptr;
     gates = context.allocate(dtype_of<T>, {w.tokens, k}).template as<T>();
     states = context.allocate(DType::u8, {w.tokens, k}).template as<uint8_t>();
     order = context.allocate(DType::i32, {w.tokens}).template as<int32_t>();
@@ -31,7 +32,7 @@ TokenChoice<T>::TokenChoice(Context& context, RouteWork<T>& work) : Router<T>(wo
 
 template <class T>
 void TokenChoice<T>::pick(int64_t n, int32_t* choice, T* scratch) const {
-    const T* p = w.probabilities_of(n);
+    const T* p = scores ? scores + n * w.experts : w.probabilities_of(n);
     if (k == 1 && !bias) {
         choice[0] = first_largest(p, w.experts);
         return;

@@ -28,6 +28,7 @@ private:
 
     int32_t* choices;  // [N, k]
     const T* bias;     // [E] or null
+    const T* scores;   // [N, E] or null
     T* gates;          // [N, k]
     uint8_t* states;   // [N, k]
     int32_t* order;    // [N] tokens of a group in the order in which they claim slots
