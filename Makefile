@@ -10,7 +10,7 @@ CONFIG ?= configs/model/t5-small.toml
 JOBS ?= $(shell nproc)
 
 PACKAGES := g++ make libdnnl-dev libsentencepiece-dev libsimdjson-dev libfmt-dev libxxhash-dev libzstd-dev zlib1g-dev libcli11-dev libtomlplusplus-dev \
-            nlohmann-json3-dev doctest-dev libboost-context-dev
+            nlohmann-json3-dev doctest-dev libboost-context-dev libopenmpi-dev openmpi-bin
 
 ifdef SAN
 BUILD := build/san
@@ -21,16 +21,22 @@ BUILD := build
 MODE := -O3
 endif
 
+# MPI: for the one file that includes it, and for linking. `make setup` runs before there is any.
+MPI_FLAGS := $(patsubst -I%,-isystem%,$(shell mpicc --showme:compile 2> /dev/null))
+MPI_LIBS := $(shell mpicc --showme:link 2> /dev/null)
+
 # GCC 12 warns falsely: -Wno-restrict, about std::string concatenation (its bug 105651); -Wno-stringop-overflow, about a write behind fmt's fill character,
 # which is at most four bytes.
 FLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-restrict -Wno-stringop-overflow \
          -Wno-missing-field-initializers -Isrc -MMD -MP $(CXXFLAGS)
-LIBS := -Wl,-z,relro,-z,now -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz $(LDFLAGS)
+LIBS := -Wl,-z,relro,-z,now -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz $(MPI_LIBS) $(LDFLAGS)
 
 SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))
 TESTS := $(shell find test -name '*_test.cpp' -not -path 'test/cudasim/*') test/main.cpp test/ops/check.cpp
 OBJECTS := $(SOURCES:%.cpp=$(BUILD)/%.o)
 TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
+
+$(BUILD)/src/comm/mpi.o: private FLAGS += $(MPI_FLAGS)
 
 # The CUDA implementations are built where there is a toolkit: for A100 (sm_80) and H100, H200 (sm_90a), and as PTX for what comes later. The runtime is
 # linked statically and finds the driver when it runs, so the program starts on machines without either. fmt 9 wants to be told that nvcc knows constexpr.

@@ -83,12 +83,23 @@ struct EvalConfig {
     bool keep_best = true;             ///< the best checkpoint is kept
 };
 
+/// The ranks of a run as a grid (comm/mesh.hpp), and what is watched between them. Nothing here changes what is learned.
+struct ParallelConfig {
+    int64_t data = 1;            ///< ranks that have the same weights and other rows; 0 = what is left of the ranks
+    int64_t expert = 1;          ///< ranks that share a layer's experts among them; each has its own rows
+    int64_t tensor = 1;          ///< ranks that share every matrix among them; all have the same rows
+    int64_t check_every = 100;   ///< steps between comparisons of the weights that must be equal on several ranks; 0 = never
+    double patience = 5;         ///< seconds without a sign of life after which a rank counts as stopped; 0 = not watched
+    double timeout = 600;        ///< seconds after which a rank that lives but does not come to a collective counts as hung; 0 = never
+};
+
 struct Config {
     ModelConfig model;
     DataConfig data;
     TrainConfig train;
     OptimizerConfig optimizer;
     EvalConfig eval;
+    ParallelConfig parallel;
 };
 
 /// Reads TOML files, left to right, later values over earlier ones, then `section.key=value` settings; then follows up (token ids of the data section

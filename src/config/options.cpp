@@ -30,12 +30,15 @@ template <auto Member>
 constexpr auto optimizer = at<&Config::optimizer, Member>;
 template <auto Member>
 constexpr auto eval = at<&Config::eval, Member>;
+template <auto Member>
+constexpr auto parallel = at<&Config::parallel, Member>;
 
 using M = ModelConfig;
 using D = DataConfig;
 using T = TrainConfig;
 using O = OptimizerConfig;
 using E = EvalConfig;
+using P = ParallelConfig;
 using R = RoutingConfig;
 
 Range at_least(double low) { return {.low = low}; }
@@ -267,6 +270,17 @@ void add_eval(std::vector<Option>& rows) {
     });
 }
 
+void add_parallel(std::vector<Option>& rows) {
+    rows.insert(rows.end(), {
+        changeable({"parallel.data", parallel<&P::data>, within(0, 1e6), no_names, "ranks with the same weights and other rows; 0: what is left of the ranks"}),
+        changeable({"parallel.expert", parallel<&P::expert>, within(1, 1e6), no_names, "ranks that share the experts among them"}),
+        changeable({"parallel.tensor", parallel<&P::tensor>, within(1, 1e6), no_names, "ranks that share every matrix among them"}),
+        changeable({"parallel.check_every", parallel<&P::check_every>, at_least(0), no_names, "steps between comparisons of equal weights on several ranks; 0: never"}),
+        changeable({"parallel.patience", parallel<&P::patience>, at_least(0), no_names, "seconds without a sign of life that end the run (exit 77); 0: not watched"}),
+        changeable({"parallel.timeout", parallel<&P::timeout>, at_least(0), no_names, "seconds in one collective that end the run (exit 77); 0: no limit"}),
+    });
+}
+
 }  // namespace
 
 const std::vector<Option>& options() {
@@ -278,6 +292,7 @@ const std::vector<Option>& options() {
         add_train(all);
         add_optimizer(all);
         add_eval(all);
+        add_parallel(all);
         return all;
     }();
     return rows;

@@ -1,0 +1,226 @@
+// Pieces travel as plain non-blocking messages, polled for: so a rank that waits knows for whom, and how long already. Between two polls the processor is given
+// away, soon for longer: ranks may share cores, and whoever computes comes first.
+#define OMPI_SKIP_MPICXX 1
+#include "comm/mpi.hpp"
+
+#include "comm/host_communicator.hpp"
+
+#include <mpi.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <deque>
+#include <exception>
+
+namespace flanmoe {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+constexpr int64_t message_bytes = int64_t{1} << 30;  ///< MPI counts are int
+constexpr int tags = 30000;                          ///< MPI promises 32767
+
+void check(int code, const char* what) {
+    if (code == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(code, text, &length);
+    fail(Exit::rank_failed, "MPI failed in {}: {}; another rank has probably ended, see its log", what, text);
+}
+
+/// What all groups of a process share.
+struct Limits {
+    double seconds = 0;
+};
+
+class MpiCommunicator : public HostCommunicator {
+public:
+    MpiCommunicator(MPI_Comm communicator, bool owned, std::shared_ptr<Limits> limits) : communicator_(communicator), owned_(owned), limits_(std::move(limits)) {
+        MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
+        MPI_Comm_rank(communicator_, &rank_);
+        MPI_Comm_size(communicator_, &size_);
+        MPI_Group group, world;
+        MPI_Comm_group(communicator_, &group);
+        MPI_Comm_group(MPI_COMM_WORLD, &world);
+        std::vector<int> own(static_cast<size_t>(size_));
+        for (int r = 0; r < size_; ++r) own[static_cast<size_t>(r)] = r;
+        world_ranks_.resize(own.size());
+        MPI_Group_translate_ranks(group, size_, own.data(), world, world_ranks_.data());
+        MPI_Group_free(&group);
+        MPI_Group_free(&world);
+    }
+    ~MpiCommunicator() override {
+        int finalized = 0;
+        MPI_Finalized(&finalized);
+        // Freeing is a collective: not while an error ends this rank alone.
+        if (owned_ && !finalized && std::uncaught_exceptions() == 0) MPI_Comm_free(&communicator_);
+    }
+    int rank() const override { return rank_; }
+    int size() const override { return size_; }
+
+    std::unique_ptr<Communicator> split(int color, int key) override {
+        barrier();  // a rank that does not come is found here: MPI's own wait has no limit
+        MPI_Comm part = MPI_COMM_NULL;
+        check(MPI_Comm_split(communicator_, color, key, &part), "a split");
+        return std::make_unique<MpiCommunicator>(part, true, limits_);
+    }
+
+protected:
+    void exchange(Collective collective, std::span<const Piece> sends, std::span<const Piece> receives) override {
+        requests_.clear(), expected_.clear();
+        const int tag = static_cast<int>(sequence_++ % tags);
+        const auto each_message = [&](const Piece& piece, auto&& post) {
+            for (int64_t first = 0; first < piece.bytes; first += message_bytes) {
+                requests_.emplace_back();
+                const int count = static_cast<int>(std::min(message_bytes, piece.bytes - first));
+                check(post(piece.data + first, count, piece.rank, &requests_.back()), name_of(collective));
+            }
+        };
+        for (const Piece& piece : receives) {
+            each_message(piece, [&](void* data, int count, int rank, MPI_Request* request) {
+                expected_.push_back({rank, count});
+                return MPI_Irecv(data, count, MPI_BYTE, rank, tag, communicator_, request);
+            });
+        }
+        for (const Piece& piece : sends) {
+            each_message(piece, [&](void* data, int count, int rank, MPI_Request* request) {
+                return MPI_Isend(data, count, MPI_BYTE, rank, tag, communicator_, request);
+            });
+        }
+        statuses_.resize(requests_.size());
+        wait(collective);
+        for (size_t i = 0; i < expected_.size(); ++i) {
+            int arrived = 0;
+            MPI_Get_count(&statuses_[i], MPI_BYTE, &arrived);
+            require(arrived == expected_[i].bytes, "the same collective with the same sizes on every rank");
+        }
+    }
+
+private:
+    struct Expected {
+        int rank, bytes;
+    };
+
+    void wait(Collective collective) {
+        const Clock::time_point start = Clock::now();
+        for (;;) {
+            int done = 0;
+            const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data());
+            require(code != MPI_ERR_IN_STATUS && code != MPI_ERR_TRUNCATE, "the same collective with the same sizes on every rank");
+            check(code, name_of(collective));
+            if (done) return;
+            const double waited = since(start);
+            if (limits_->seconds > 0 && waited > limits_->seconds) give_up(collective, waited);
+            if (waited < 20e-6) continue;
+            if (waited < 5e-3) {
+                ::sched_yield();
+            } else {
+                ::usleep(200);
+            }
+        }
+    }
+    [[noreturn]] void give_up(Collective collective, double waited) {
+        std::vector<int> missing;
+        for (size_t i = 0; i < expected_.size(); ++i) {
+            int done = 0;
+            MPI_Request_get_status(requests_[i], &done, MPI_STATUS_IGNORE);
+            if (!done) missing.push_back(world_ranks_[static_cast<size_t>(expected_[i].rank)]);
+        }
+        fail(Exit::hang, "rank {} did not come to {} within {:.0f} s (parallel.timeout)", fmt::join(missing, ", "), name_of(collective), waited);
+    }
+
+    MPI_Comm communicator_;
+    bool owned_;
+    std::shared_ptr<Limits> limits_;
+    int rank_ = 0, size_ = 1;
+    int64_t sequence_ = 0;
+    std::vector<int> world_ranks_;
+    std::vector<MPI_Request> requests_;  ///< receives first
+    std::vector<MPI_Status> statuses_;
+    std::vector<Expected> expected_;     ///< of the receives
+};
+
+class MpiMailbox : public Mailbox {
+public:
+    MpiMailbox() {
+        MPI_Comm_dup(MPI_COMM_WORLD, &communicator_);
+        MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
+    }
+    // Messages may still be under way to a rank that no longer looks: neither they nor their group are freed.
+    ~MpiMailbox() override {
+        for (Sent& sent : sent_) MPI_Cancel(&sent.request), MPI_Request_free(&sent.request);
+    }
+    void send(int rank, std::span<const std::byte> message) override {
+        for (int done = 1; !sent_.empty() && done;) {
+            MPI_Test(&sent_.front().request, &done, MPI_STATUS_IGNORE);
+            if (done) sent_.pop_front();
+        }
+        sent_.push_back({{message.begin(), message.end()}, MPI_REQUEST_NULL});
+        MPI_Isend(sent_.back().message.data(), static_cast<int>(message.size()), MPI_BYTE, rank, 0, communicator_, &sent_.back().request);
+    }
+    int receive(std::span<std::byte> message) override {
+        int there = 0;
+        MPI_Status status;
+        if (MPI_Iprobe(MPI_ANY_SOURCE, 0, communicator_, &there, &status) != MPI_SUCCESS || !there) return -1;
+        const int code = MPI_Recv(message.data(), static_cast<int>(message.size()), MPI_BYTE, status.MPI_SOURCE, 0, communicator_, MPI_STATUS_IGNORE);
+        return code == MPI_SUCCESS ? status.MPI_SOURCE : -1;
+    }
+
+private:
+    struct Sent {
+        std::vector<std::byte> message;
+        MPI_Request request;
+    };
+    MPI_Comm communicator_ = MPI_COMM_NULL;
+    std::deque<Sent> sent_;
+};
+
+}  // namespace
+
+std::optional<Launch> launch_of(const char* (*variable)(const char*)) {
+    const auto number = [&](const char* name, int otherwise) {
+        const char* text = variable(name);
+        return text && *text ? std::atoi(text) : otherwise;
+    };
+    const bool step = variable("SLURM_STEP_ID") != nullptr;
+    if (variable("PMIX_RANK")) return Launch{number("PMIX_RANK", 0), number("OMPI_COMM_WORLD_SIZE", step ? number("SLURM_STEP_NUM_TASKS", 1) : 1)};
+    if (variable("OMPI_COMM_WORLD_SIZE")) return Launch{number("OMPI_COMM_WORLD_RANK", 0), number("OMPI_COMM_WORLD_SIZE", 1)};
+    if (step && variable("SLURM_PROCID")) return Launch{number("SLURM_PROCID", 0), number("SLURM_STEP_NUM_TASKS", number("SLURM_NTASKS", 1))};
+    return std::nullopt;
+}
+
+std::optional<Launch> launch() {
+    return launch_of([](const char* name) -> const char* { return std::getenv(name); });
+}
+
+Mpi::Mpi() : exceptions_(std::uncaught_exceptions()) {
+    int provided = 0;
+    if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) fail(Exit::rank_failed, "MPI could not be started; see the messages of the launcher");
+    if (provided < MPI_THREAD_MULTIPLE) fail(Exit::hardware, "this MPI does not allow several threads (MPI_THREAD_MULTIPLE); install another build of it");
+    auto limits = std::make_shared<Limits>();
+    limits_ = &limits->seconds;
+    world_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false, limits);
+    const std::optional<Launch> told = launch();
+    if (told && told->ranks > 1 && world_->size() == 1)
+        fail(Exit::usage, "the launcher started {} tasks, but MPI knows of one; with Slurm use srun --mpi=pmix, else the mpirun of Open MPI 4", told->ranks);
+}
+
+Mpi::~Mpi() {
+    if (std::uncaught_exceptions() == exceptions_) MPI_Finalize();
+}
+
+std::unique_ptr<Mailbox> Mpi::mailbox() { return std::make_unique<MpiMailbox>(); }
+
+void Mpi::abort(int code) {
+    MPI_Abort(MPI_COMM_WORLD, code);
+    ::_exit(code);
+}
+
+void Mpi::set_timeout(double seconds) { *limits_ = seconds; }
+
+}  // namespace flanmoe
