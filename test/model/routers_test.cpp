@@ -184,7 +184,7 @@ TEST_SUITE("model/routers") {
             for (const RoutingReport& r : run.step.sums.routing) {
                 const RoutingConfig& routing = r.decoder ? family.config.decoder_routing : family.config.encoder_routing;
                 if (routing.kind == RouterKind::expert_choice) CHECK(r[ops::RouteStatistic::rows] > 0);
-                else for (size_t e = static_cast<size_t>(routing.k); e < r.load.size(); ++e) CHECK(r.load[e] == 0);
+                else for (size_t e = static_cast<size_t>(routing.k); e < r.load.size(); ++e) CHECK((r.load[e] == 0) == (routing.sample_temperature == 0));  // or chance decides
             }
         }
     }
