@@ -50,6 +50,34 @@ LoaderState LoaderState::from_json(const std::string& text) {
     return state;
 }
 
+std::vector<Share::Piece> Share::pieces(int64_t rows, int64_t micro_batch_rows) const {
+    require(group_rows > 0 && rows % group_rows == 0 && micro_batch_rows % group_rows == 0, "whole groups in a step and in a micro-batch");
+    const int64_t groups = rows / group_rows, begin = groups * index / count, mine = groups * (index + 1) / count - begin;
+    const int64_t most = (groups + count - 1) / count, in_one = micro_batch_rows / group_rows, number = (most + in_one - 1) / in_one;
+    std::vector<Piece> all;
+    for (int64_t i = 0; i < number; ++i) {
+        const int64_t first = begin + mine * i / number, end = begin + mine * (i + 1) / number;
+        all.push_back({first * group_rows, (end - first) * group_rows});
+    }
+    return all;
+}
+
+namespace {
+
+/// Micro-batches of the pieces; one of padding is a group of empty rows behind the step's last.
+StepBatch cut(std::vector<Row> rows, const Share& share, int64_t micro_batch_rows, const DataConfig& config) {
+    const RowLengths lengths = row_lengths(rows, config);
+    const size_t given = rows.size(), padding = static_cast<size_t>(share.group_rows);
+    StepBatch step;
+    for (const Share::Piece& piece : share.pieces(static_cast<int64_t>(given), micro_batch_rows)) {
+        if (piece.rows == 0) rows.resize(given + padding);
+        step.push_back(make_batch(rows, piece.rows ? static_cast<size_t>(piece.first) : given, piece.rows ? static_cast<size_t>(piece.rows) : padding, lengths.encoder, lengths.decoder, config));
+    }
+    return step;
+}
+
+}  // namespace
+
 struct Loader::State {
     struct Item {
         StepBatch step;
@@ -58,6 +86,7 @@ struct Loader::State {
 
     DataConfig config;
     std::shared_ptr<const Tokenizer> tokenizer;
+    Share share;
     std::unique_ptr<RowStream> stream;  // used by the background thread while it runs
     LoaderState making, given;          // behind the last step made; behind the last one returned
     std::deque<Item> queue;
@@ -70,11 +99,7 @@ struct Loader::State {
     Item make_step() {
         std::vector<Row> rows(static_cast<size_t>(config.batch_rows));
         for (Row& row : rows) stream->next(row);
-        const RowLengths lengths = row_lengths(rows, config);
-        Item item;
-        const auto micro = static_cast<size_t>(config.micro_batch_rows);
-        for (size_t first = 0; first < rows.size(); first += micro)
-            item.step.push_back(make_batch(rows, first, micro, lengths.encoder, lengths.decoder, config));
+        Item item{cut(std::move(rows), share, config.micro_batch_rows, config), {}};
         making.epoch = stream->position() / stream->epoch_size();
         making.position = stream->position() % stream->epoch_size();
         ++making.steps;
@@ -114,8 +139,9 @@ struct Loader::State {
     }
 };
 
-Loader::Loader(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer) : state_(std::make_unique<State>()) {
+Loader::Loader(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer, Share share) : state_(std::make_unique<State>()) {
     State& s = *state_;
+    s.share = share;
     s.config = resolve_data_config(config, *tokenizer);
     s.tokenizer = std::move(tokenizer);
     s.stream = std::make_unique<RowStream>(s.config.train, s.config, *s.tokenizer, true);
@@ -169,7 +195,7 @@ DataStatistics Loader::statistics() const {
 
 const DataConfig& Loader::config() const { return state_->config; }
 
-std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer& tokenizer, DataStatistics* statistics) {
+std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer& tokenizer, DataStatistics* statistics, const Share& share) {
     const DataConfig resolved = resolve_data_config(config, tokenizer);
     RowStream stream(resolved.validation, resolved, tokenizer, false);
     std::vector<Batch> batches;
@@ -182,8 +208,8 @@ std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer&
             rows.push_back(std::move(row));
         }
         if (rows.empty()) break;
-        const RowLengths lengths = row_lengths(rows, resolved);
-        batches.push_back(make_batch(rows, 0, rows.size(), lengths.encoder, lengths.decoder, resolved));
+        const auto all = static_cast<int64_t>(rows.size());
+        for (Batch& batch : cut(std::move(rows), {share.index, share.count, 1}, all, resolved)) batches.push_back(std::move(batch));
     }
     if (batches.empty() && resolved.validation_batches > 0)
         fail(Exit::bad_data, "no part of the validation data is long enough for an example; give more text");

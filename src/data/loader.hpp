@@ -29,6 +29,19 @@ struct LoaderState {
     static LoaderState from_json(const std::string& text);
 };
 
+/// One of several ranks that take the rows of every step among them: whole routing groups, in order, as evenly as they can be. All have the same number of
+/// micro-batches and the same lengths; who has none left gets a group of padding, which counts in nothing. So a step is the same rows on any number of ranks.
+struct Share {
+    int index = 0, count = 1;
+    int64_t group_rows = 1;  ///< rows that stay together; divides those of a micro-batch
+
+    struct Piece {
+        int64_t first = 0, rows = 0;
+    };
+    /// Micro-batches of at most `micro_batch_rows` rows of this share of a step of `rows` rows; rows = 0: of padding.
+    std::vector<Piece> pieces(int64_t rows, int64_t micro_batch_rows) const;
+};
+
 struct DataStatistics {
     RowCounts given;       ///< by the steps returned so far (all of a resumed run)
     SourceCounts sources;  ///< of the data as opened; each example once
@@ -39,12 +52,13 @@ struct DataStatistics {
 
 class Loader {
 public:
-    /// Opens all of `config.train`. Errors name the field or file.
-    Loader(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer);
+    /// Opens all of `config.train`. Errors name the field or file. Every rank makes the whole step and keeps its share.
+    Loader(const DataConfig& config, std::shared_ptr<const Tokenizer> tokenizer, Share share = {});
     ~Loader();
     Loader(const Loader&) = delete;
 
-    /// The next optimizer step: batch_rows rows in micro-batches of micro_batch_rows, first_row set, all of the same lengths. Never ends.
+    /// The next optimizer step: of its batch_rows rows those of the share, in micro-batches of at most micro_batch_rows, first_row set, all of the same lengths.
+    /// Never ends.
     StepBatch next();
 
     /// Of the step that next() returns next; what is prefetched does not count.
@@ -60,7 +74,7 @@ private:
     std::unique_ptr<State> state_;
 };
 
-/// The first `validation_batches` batches of one pass over `config.validation`; the same every time. The last may have fewer rows.
-std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer& tokenizer, DataStatistics* statistics = nullptr);
+/// The first `validation_batches` batches of one pass over `config.validation`; the same every time. The last may have fewer rows. Of each the rows of a share.
+std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer& tokenizer, DataStatistics* statistics = nullptr, const Share& share = {});
 
 }  // namespace flanmoe
