@@ -33,14 +33,17 @@ void check(int code, const char* what) {
     fail(Exit::rank_failed, "MPI failed in {}: {}; another rank has probably ended, see its log", what, text);
 }
 
+}  // namespace
+
 /// What all groups of a process share.
-struct Limits {
-    double seconds = 0;
+struct Mpi::Shared {
+    std::atomic<double> timeout = 0;
+    Activity activity;
 };
 
-class MpiCommunicator : public HostCommunicator {
+class Mpi::Group : public HostCommunicator {
 public:
-    MpiCommunicator(MPI_Comm communicator, bool owned, std::shared_ptr<Limits> limits) : communicator_(communicator), owned_(owned), limits_(std::move(limits)) {
+    Group(MPI_Comm communicator, bool owned, std::shared_ptr<Shared> shared) : communicator_(communicator), owned_(owned), shared_(std::move(shared)) {
         MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
         MPI_Comm_rank(communicator_, &rank_);
         MPI_Comm_size(communicator_, &size_);
@@ -54,7 +57,7 @@ public:
         MPI_Group_free(&group);
         MPI_Group_free(&world);
     }
-    ~MpiCommunicator() override {
+    ~Group() override {
         int finalized = 0;
         MPI_Finalized(&finalized);
         // Freeing is a collective: not while an error ends this rank alone.
@@ -67,12 +70,14 @@ public:
         barrier();  // a rank that does not come is found here: MPI's own wait has no limit
         MPI_Comm part = MPI_COMM_NULL;
         check(MPI_Comm_split(communicator_, color, key, &part), "a split");
-        return std::make_unique<MpiCommunicator>(part, true, limits_);
+        return std::make_unique<Group>(part, true, shared_);
     }
 
 protected:
     void exchange(Collective collective, std::span<const Piece> sends, std::span<const Piece> receives) override {
         requests_.clear(), expected_.clear();
+        shared_->activity.collective = name_of(collective);
+        ++shared_->activity.collectives;
         const int tag = static_cast<int>(sequence_++ % tags);
         const auto each_message = [&](const Piece& piece, auto&& post) {
             for (int64_t first = 0; first < piece.bytes; first += message_bytes) {
@@ -94,6 +99,7 @@ protected:
         }
         statuses_.resize(requests_.size());
         wait(collective);
+        shared_->activity.collective = nullptr;
         for (size_t i = 0; i < expected_.size(); ++i) {
             int arrived = 0;
             MPI_Get_count(&statuses_[i], MPI_BYTE, &arrived);
@@ -115,7 +121,7 @@ private:
             check(code, name_of(collective));
             if (done) return;
             const double waited = since(start);
-            if (limits_->seconds > 0 && waited > limits_->seconds) give_up(collective, waited);
+            if (const double limit = shared_->timeout; limit > 0 && waited > limit) give_up(collective, waited);
             if (waited < 20e-6) continue;
             if (waited < 5e-3) {
                 ::sched_yield();
@@ -136,7 +142,7 @@ private:
 
     MPI_Comm communicator_;
     bool owned_;
-    std::shared_ptr<Limits> limits_;
+    std::shared_ptr<Shared> shared_;
     int rank_ = 0, size_ = 1;
     int64_t sequence_ = 0;
     std::vector<int> world_ranks_;
@@ -144,6 +150,8 @@ private:
     std::vector<MPI_Status> statuses_;
     std::vector<Expected> expected_;     ///< of the receives
 };
+
+namespace {
 
 class MpiMailbox : public Mailbox {
 public:
@@ -198,29 +206,29 @@ std::optional<Launch> launch() {
     return launch_of([](const char* name) -> const char* { return std::getenv(name); });
 }
 
-Mpi::Mpi() : exceptions_(std::uncaught_exceptions()) {
+Mpi::Mpi() : shared_(std::make_shared<Shared>()) {
     int provided = 0;
     if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) fail(Exit::rank_failed, "MPI could not be started; see the messages of the launcher");
     if (provided < MPI_THREAD_MULTIPLE) fail(Exit::hardware, "this MPI does not allow several threads (MPI_THREAD_MULTIPLE); install another build of it");
-    auto limits = std::make_shared<Limits>();
-    limits_ = &limits->seconds;
-    world_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false, limits);
+    world_ = std::make_unique<Group>(MPI_COMM_WORLD, false, shared_);
     const std::optional<Launch> told = launch();
     if (told && told->ranks > 1 && world_->size() == 1)
         fail(Exit::usage, "the launcher started {} tasks, but MPI knows of one; with Slurm use srun --mpi=pmix, else the mpirun of Open MPI 4", told->ranks);
 }
 
-Mpi::~Mpi() {
-    if (std::uncaught_exceptions() == exceptions_) MPI_Finalize();
-}
+Mpi::~Mpi() = default;
+
+void Mpi::finish() { MPI_Finalize(); }
 
 std::unique_ptr<Mailbox> Mpi::mailbox() { return std::make_unique<MpiMailbox>(); }
+
+Activity& Mpi::activity() { return shared_->activity; }
 
 void Mpi::abort(int code) {
     MPI_Abort(MPI_COMM_WORLD, code);
     ::_exit(code);
 }
 
-void Mpi::set_timeout(double seconds) { *limits_ = seconds; }
+void Mpi::set_timeout(double seconds) { shared_->timeout = seconds; }
 
 }  // namespace flanmoe

@@ -4,6 +4,7 @@
 // OMPI_COMM_WORLD_SIZE are trusted; SLURM_* only inside a step (SLURM_STEP_ID), since a batch script has SLURM_PROCID and SLURM_NTASKS too.
 #pragma once
 
+#include "comm/activity.hpp"
 #include "comm/communicator.hpp"
 
 #include <cstddef>
@@ -38,8 +39,9 @@ public:
     /// Exit::usage if the launcher started several tasks that MPI does not know to be ranks of one run (srun without --mpi=pmix).
     Mpi();
     Mpi(const Mpi&) = delete;
-    /// MPI's end, in which every rank takes part; while an exception unwinds others may not, so then this process just leaves MPI alone.
     ~Mpi();
+    /// MPI's end, in which every rank takes part. A process that ends without it, as after an error of its own, takes the others with it.
+    void finish();
 
     Communicator& world() { return *world_; }
     std::unique_ptr<Mailbox> mailbox();
@@ -48,10 +50,14 @@ public:
     /// After so many seconds in one collective a rank fails with Exit::hang and names who has not come; 0: waits for ever.
     void set_timeout(double seconds);
 
+    /// What this rank is doing; collectives note themselves there.
+    Activity& activity();
+
 private:
+    struct Shared;
+    class Group;
+    std::shared_ptr<Shared> shared_;
     std::unique_ptr<Communicator> world_;
-    double* limits_ = nullptr;  ///< seconds, shared by all groups
-    int exceptions_;
 };
 
 }  // namespace flanmoe

@@ -90,5 +90,6 @@ TEST_SUITE("comm/mpi-ranks") {
         CHECK(static_cast<int>(came.size()) == world.size());
         for (const auto& [sender, message] : came) CHECK(message == 100 + sender);
         world.barrier();
+        mpi.finish();
     }
 }

@@ -1,0 +1,49 @@
+// Notices ranks that have ended or stopped.
+//
+// A launcher notices a rank that ends, with a message that says little, and never one that stands still. So every rank has a thread that sends a sign of life
+// five times a second, with what the rank is doing, to ranks 0 and 1 and to the neighbour before it on its host; and every rank looks at the process of the
+// neighbour behind it. Whoever finds a rank ended, or silent or stopped for longer than `patience`, says so and ends the run.
+#pragma once
+
+#include "comm/activity.hpp"
+#include "comm/mpi.hpp"
+#include "core/error.hpp"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace flanmoe {
+
+/// Where a rank runs.
+struct Place {
+    std::string host;
+    int64_t process = 0;
+};
+
+struct Finding {
+    Exit code = Exit::hang;  ///< or rank_failed
+    int rank = 0;
+    std::string sentence;    ///< which rank, where it runs, what it did last, and what this one waits in
+};
+
+class Watchdog {
+public:
+    /// `places` of all ranks; `activity` of this one. `found` is called once, on the watchdog's thread. All must live as long as the watchdog.
+    Watchdog(int rank, std::vector<Place> places, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found);
+    /// Stops watching.
+    ~Watchdog();
+    Watchdog(const Watchdog&) = delete;
+    /// Seconds without a sign of life; 0: only ranks that ended are noticed.
+    void set_patience(double seconds);
+
+private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// The state letter of a process of this host as /proc says it (R, S, D, T, Z ...); 0 if it does not exist.
+char process_state(int64_t process);
+
+}  // namespace flanmoe

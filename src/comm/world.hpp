@@ -1,0 +1,50 @@
+// The ranks of a run, from start to end: this process alone, or those that a launcher started, watched over.
+#pragma once
+
+#include "comm/activity.hpp"
+#include "comm/communicator.hpp"
+#include "comm/mpi.hpp"
+#include "comm/watchdog.hpp"
+
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace flanmoe {
+
+class World {
+public:
+    /// Ranks under a launcher, else one. `said` is told what ends this rank alone, or was found to have ended another, before all ranks are ended:
+    /// exit code and sentence. It may be called on the watchdog's thread.
+    explicit World(std::function<void(Exit, const std::string&)> said);
+    World(const World&) = delete;
+    ~World();
+
+    Communicator& ranks() { return *ranks_; }
+    int rank() const { return ranks_->rank(); }
+    int size() const { return ranks_->size(); }
+    /// What this rank does, as the others will know it.
+    Activity& activity() { return *activity_; }
+    /// Seconds after which a silent rank counts as stopped, and one that does not come to a collective as hung (0: never).
+    void set_limits(double patience, double timeout);
+
+    /// Runs the work of this rank. A SharedError passes through once every rank is there; any other error is this rank's alone: it is said, and all ranks
+    /// are ended with its exit code.
+    void run(const std::function<void()>& work);
+
+private:
+    void leave();
+
+    std::function<void(Exit, const std::string&)> said_;
+    std::unique_ptr<Mpi> mpi_;
+    std::unique_ptr<Communicator> alone_;
+    Communicator* ranks_;
+    Activity own_;
+    Activity* activity_ = &own_;
+    std::unique_ptr<Watchdog> watchdog_;
+};
+
+/// Name of this machine.
+std::string host_name();
+
+}  // namespace flanmoe
