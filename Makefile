@@ -156,6 +156,12 @@ quickstart: setup
 bench: all
 	$(BUILD)/flanmoe bench $(CONFIG)
 
+# A folder that runs on other machines: the instruction set of 2013 and later unless ARCH says another.
+PORTABLE := build/portable
+bundle: setup
+	@$(MAKE) --no-print-directory -j$(JOBS) BUILD=$(PORTABLE) ARCH=$(ARCH:native=x86-64-v3) $(addprefix $(PORTABLE)/,flanmoe flanmoe-test ops-bench faults.so)
+	run/bundle.sh $(PORTABLE) build/bundle
+
 lint:
 	test/lint.sh
 
@@ -166,4 +172,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all found always setup test quickstart bench lint install clean
+.PHONY: all found always setup test quickstart bench bundle lint install clean

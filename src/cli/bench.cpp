@@ -1,6 +1,9 @@
 // flanmoe bench: speed of a training step on random tokens, by part, beside the matrix-product rate of the same run.
 #include "cli/commands.hpp"
 #include "cli/config_arguments.hpp"
+#include "config/dense_twin.hpp"
+#include "core/error.hpp"
+#include "train/step_work.hpp"
 #include "train/twin_benchmark.hpp"
 
 #include <CLI/CLI.hpp>
@@ -12,11 +15,32 @@
 
 namespace flanmoe::cli {
 
+namespace {
+
+// The step's predicted times, with `twin` those of the dense twin beside them.
+void print_prediction(const Config& config, const BenchmarkSettings& bench, const std::string& device, bool twin, bool json) {
+    const auto print = [&](const Config& c) {
+        const StepPrediction prediction = predict_step(c, rates_of(device), bench.source, bench.target);
+        fmt::print("{}{}", json ? to_json(prediction) : to_table(prediction), json ? "\n" : "");
+        return prediction.milliseconds;
+    };
+    const double sparse = print(config);
+    if (!twin) return;
+    if (config.model.experts == 0) fail(Exit::usage, "the config's model is dense and its own twin; name a sparse one, or leave out --twin");
+    Config dense = config;
+    dense.model = dense_twin(config.model).model;
+    const double ratio = sparse / print(dense);
+    if (!json) fmt::print("  sparse over dense step: {:.3f}\n", ratio);
+}
+
+}  // namespace
+
 void add_bench(CLI::App& program) {
     struct Options {
         ConfigArguments config;
         BenchmarkSettings bench;
         bool json = false, twin = false;
+        std::string predict;
     };
     auto options = std::make_shared<Options>();
     CLI::App* command = program.add_subcommand("bench", "Time a training step of a config on random tokens");
@@ -29,11 +53,13 @@ void add_bench(CLI::App& program) {
     command->add_option("--target", options->bench.target, "decoder tokens a row (default: data.decoder_length)")->check(CLI::Range(1, 1000000));
     CLI::Option* matmul = command->add_option("--matmul-size", options->bench.matmul_size, "cube of the matrix-product measurement")->check(CLI::Range(1, 65536));
     command->add_flag("--twin", options->twin, "a sparse model's step beside that of its dense twin, in turn")->excludes(matmul);
+    command->add_option("--predict", options->predict, "run nothing: what a step should take on a100, h100 or h200, part by part, from counted operations and bytes")->type_name("DEVICE");
     command->add_flag("--json", options->json, "one JSON line instead of a table");
     command->footer("Example:\n  flanmoe bench configs/model/t5-small.toml --set train.dtype=bf16 --set data.batch_rows=8 --source 512 --target 114\n  flanmoe bench configs/model/switch-small.toml --twin --set moe.experts=16 --source 400 --target 112");
     command->callback([options] {
         const Config config = options->config.load();
         if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
+        if (!options->predict.empty()) return print_prediction(config, options->bench, options->predict, options->twin, options->json);
         if (options->twin) {
             const TwinResult result = run_twin_benchmark(config, options->bench);
             fmt::print("{}{}", options->json ? to_json(result) : to_table(result), options->json ? "\n" : "");
