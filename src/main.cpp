@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
     flanmoe::cli::add_inspect(program);
     flanmoe::cli::add_convert(program);
     flanmoe::cli::add_bench(program);
+    flanmoe::cli::add_plan(program);
     flanmoe::cli::add_parity(program);
     return flanmoe::cli::run(program, argc, argv);
 }

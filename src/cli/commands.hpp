@@ -20,6 +20,7 @@ void add_generate(CLI::App& program);
 void add_inspect(CLI::App& program);
 void add_convert(CLI::App& program);
 void add_bench(CLI::App& program);
+void add_plan(CLI::App& program);
 void add_parity(CLI::App& program);
 
 /// Parses the command line, runs the chosen subcommand and returns the exit code; errors become one line on standard error.

@@ -21,12 +21,13 @@ public:
         const TrainingTypes types = training_types(config.train);
         forward = real(size_of(types.forward)), compute = real(size_of(types.compute));
         forward_unit = types.forward == DType::bf16 ? Unit::library : Unit::single;
+        backward_unit = types.compute == DType::bf16 ? Unit::library : Unit::single;
     }
 
     void memory(const char* part, const char* kernel, double bytes, double launches = 1) { work.push_back({part, kernel, Unit::none, 0, 0, bytes, launches}); }
     void product(const char* part, const char* kernel, bool backward, double rows, double cols, double inner, double out_size) {
         const double in_size = backward ? compute : forward;
-        work.push_back({part, kernel, backward ? Unit::library : forward_unit, 2 * rows * cols * inner, 0, in_size * inner * (rows + cols) + out_size * rows * cols, 1});
+        work.push_back({part, kernel, backward ? backward_unit : forward_unit, 2 * rows * cols * inner, 0, in_size * inner * (rows + cols) + out_size * rows * cols, 1});
     }
     // Both gradients of [rows, inner] x [inner, cols]; a weight's is added to, in float.
     void product_backward(const char* part, const char* kernel, double rows, double cols, double inner) {
@@ -48,7 +49,8 @@ public:
     const ModelConfig& c;
     const bool dropout;
     double forward = 0, compute = 0;  // bytes of an element
-    Unit forward_unit = Unit::library;
+    Unit forward_unit = Unit::library, backward_unit = Unit::library;  // of dense products
+    static Unit ours(Unit library) { return library == Unit::library ? Unit::own : library; }
     std::vector<KernelWork> work;
 
 private:
@@ -62,9 +64,8 @@ private:
 void Counter::attention_kernels(double queries, double keys, double pairs) {
     const double inner = real(c.heads * c.d_kv), width = real(c.key_heads() * c.d_kv), scores = pairs * real(c.heads);
     const double drop = c.attention_dropout_rate() > 0 ? 20 : 0, bytes = forward * (2 * queries * inner + 2 * keys * width);
-    const Unit unit = forward_unit == Unit::library ? Unit::own : Unit::single;
-    work.push_back({"attention forward", "attention", unit, 4 * pairs * inner, scores * (18 + drop), bytes, 1});
-    work.push_back({"attention backward", "attention backward", unit, 14 * pairs * inner, 2 * scores * (18 + drop), 3 * bytes, 3});
+    work.push_back({"attention forward", "attention", ours(forward_unit), 4 * pairs * inner, scores * (18 + drop), bytes, 1});
+    work.push_back({"attention backward", "attention backward", ours(backward_unit), 14 * pairs * inner, 2 * scores * (18 + drop), 3 * bytes, 3});
 }
 
 void Counter::attention(double queries, double memory_tokens, double pairs, bool cross) {
@@ -98,7 +99,7 @@ void Counter::feed_forward(const char* before, const char* after, double n, doub
 
 void Counter::grouped(const char* part, const char* kernel, bool backward, double rows, double cols, double inner) {
     const double size = backward ? compute : forward, matrices = real(c.experts) * inner * cols;
-    const Unit unit = backward || forward_unit == Unit::library ? Unit::own : Unit::single;
+    const Unit unit = ours(backward ? backward_unit : forward_unit);
     work.push_back({part, kernel, unit, 2 * rows * cols * inner, 0, size * (rows * (inner + cols) + matrices), 1});
     if (backward) work.push_back({part, kernel, unit, 2 * rows * cols * inner, 0, size * rows * (inner + cols) + 8 * matrices, 1});
 }
@@ -158,7 +159,7 @@ void Counter::output(double n) {
     const double d = real(c.d_model), v = real(c.vocab_size), chunks = std::max(1.0, n * v * 4 / (256 << 20));
     for (const char* product : {"logits", "gradient of the states", "gradient of the weight"}) {
         const double bytes = std::string(product) == "gradient of the weight" ? chunks * 8 * v * d : chunks * compute * v * d;
-        work.push_back({"output and loss", product, Unit::own, 2 * n * d * v, 0, bytes + n * (4 * v + compute * d), chunks});
+        work.push_back({"output and loss", product, ours(backward_unit), 2 * n * d * v, 0, bytes + n * (4 * v + compute * d), chunks});
     }
     memory("output and loss", "loss", 8 * n * v, chunks);
 }
@@ -208,8 +209,7 @@ double predicted_seconds(const KernelWork& work, const DeviceRates& rates) {
 }
 
 StepPrediction predict_step(const Config& config, const DeviceRates& rates, int64_t source, int64_t target) {
-    if (config.train.dtype != Precision::bf16) fail(Exit::usage, "a prediction is of a step in bf16; set train.dtype=bf16");
-    StepPrediction result{rates};
+    StepPrediction result{rates, training_types(config.train).compute == DType::bf16 ? rates.library : rates.single};
     const Transformer model(config.model);
     const int64_t micro = config.data.micro_batch_rows ? std::min(config.data.micro_batch_rows, config.data.batch_rows) : config.data.batch_rows;
     result.rows = config.data.batch_rows, result.passes = (config.data.batch_rows + micro - 1) / micro;
@@ -238,7 +238,7 @@ std::string to_table(const StepPrediction& p) {
     }
     text += fmt::format("  {:<24} {:>10.3f} {:>7} {:>10.2f} {:>9.2f} {:>9.0f}\n", "step", p.milliseconds, "", flops * 1e-12, bytes * 1e-9, launches);
     return text + fmt::format("  {:.0f} tokens/s; the model's {:.2f} TFLOP are {:.1f} % of {:.0f} TFLOP/s\n", static_cast<double>(p.rows * (p.source + p.target)) / (1e-3 * p.milliseconds),
-                              p.model_flops * 1e-12, 100 * p.share_of_products(), p.rates.library * 1e-12);
+                              p.model_flops * 1e-12, 100 * p.share_of_products(), p.products * 1e-12);
 }
 
 std::string to_json(const StepPrediction& p) {

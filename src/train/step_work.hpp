@@ -54,13 +54,14 @@ struct PartPrediction {
 };
 struct StepPrediction {
     DeviceRates rates;
+    double products = 0;                ///< FLOP/s of products in the compute type
     int64_t rows = 0, passes = 1, source = 0, target = 0;
     double milliseconds = 0;
     double model_flops = 0;             ///< forward x 3, as `bench` counts them
     std::vector<PartPrediction> parts;  ///< the longest first
-    double share_of_products() const { return model_flops / (1e-3 * milliseconds) / rates.library; }
+    double share_of_products() const { return model_flops / (1e-3 * milliseconds) / products; }
 };
-/// Of the config's step on one device. Its dtype must be bf16, since the rates are; Exit::usage otherwise.
+/// Of the config's step on one device.
 StepPrediction predict_step(const Config& config, const DeviceRates& rates, int64_t source = 0, int64_t target = 0);
 std::string to_table(const StepPrediction& prediction);
 std::string to_json(const StepPrediction& prediction);

@@ -89,6 +89,6 @@ TEST_SUITE("train/step_work") {
         CHECK_THROWS_WITH_AS(rates_of("v100"), doctest::Contains("a100, h100 and h200"), Error);
         Config f32 = config;
         f32.train.dtype = Precision::f32;
-        CHECK_THROWS_WITH_AS(predict_step(f32, rates_of("h100")), doctest::Contains("bf16"), Error);
+        CHECK(predict_step(f32, rates_of("h100")).milliseconds > 3 * h100.milliseconds);  // its products run at a fourteenth of the rate
     }
 }
