@@ -161,7 +161,10 @@ public:
     }
     // Messages may still be under way to a rank that no longer looks: neither they nor their group are freed.
     ~MpiMailbox() override {
-        for (Sent& sent : sent_) MPI_Cancel(&sent.request), MPI_Request_free(&sent.request);
+        int finalized = 0;
+        MPI_Finalized(&finalized);
+        for (Sent& sent : sent_)
+            if (!finalized && sent.request != MPI_REQUEST_NULL) MPI_Request_free(&sent.request);
     }
     void send(int rank, std::span<const std::byte> message) override {
         for (int done = 1; !sent_.empty() && done;) {
