@@ -59,7 +59,7 @@ SIM_TESTS := $(wildcard test/cudasim/*_test.cpp)
 SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -I. -Itest -Itest/cudasim -Wno-unknown-pragmas
 SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(BUILD)/src/ops/%.o,$(OBJECTS)) \
            $(patsubst %.cpp,$(if $(NVCC),$(BUILD),$(SIM))/%.o,$(filter src/ops/%,$(SOURCES)))
-SIM_OPS := $(filter $(foreach folder,core ops cpu,$(BUILD)/src/$(folder)/% $(SIM)/src/$(folder)/%),$(SIM_SRC))
+SIM_OPS := $(filter $(foreach folder,core ops cpu comm,$(BUILD)/src/$(folder)/% $(SIM)/src/$(folder)/%),$(SIM_SRC))
 SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/main.o,$(TEST_OBJECTS))
 SIM_OBJECTS := $(addsuffix .o,$(basename $(SIM_SOURCES:%=$(SIM)/%)))
 SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)

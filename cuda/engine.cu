@@ -12,8 +12,8 @@ constexpr int oldest_architecture = 80;  ///< bf16 tensor cores and asynchronous
 
 std::string version(int number) { return fmt::format("{}.{}", number / 1000, number % 1000 / 10); }
 
-// The one device that CUDA shows first; CUDA_VISIBLE_DEVICES chooses.
-cudaDeviceProp usable_device() {
+// Number `place` of the devices that CUDA shows, counted round; CUDA_VISIBLE_DEVICES says which those are.
+cudaDeviceProp usable_device(int place, int& device) {
     int count = 0, driver = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
     cudaGetLastError();
@@ -25,8 +25,9 @@ cudaDeviceProp usable_device() {
     if (error == cudaErrorNoDevice || (error == cudaSuccess && count == 0))
         fail(Exit::hardware, "no GPU is visible to this process (nvidia-smi lists what is there, CUDA_VISIBLE_DEVICES hides); use --device cpu to run without");
     if (error != cudaSuccess) fail(Exit::hardware, "the GPU cannot be used: {}; use --device cpu to run without", cudaGetErrorString(error));
+    device = place % count;
     cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, 0), "looking at the GPU");
+    check(cudaGetDeviceProperties(&properties, device), "looking at the GPU");
     const int architecture = properties.major * 10 + properties.minor;
     if (architecture < oldest_architecture)
         fail(Exit::hardware, "{} has compute capability {}.{} and this program needs {}.{} (A100) or later; use --device cpu", properties.name, properties.major,
@@ -47,8 +48,8 @@ void check(cudaError_t error, const char* what) {
     }
 }
 
-Engine::Engine() : properties_(usable_device()), managed_(std::getenv("FLANMOE_CUDA_MANAGED") != nullptr) {
-    cudaError_t error = cudaSetDevice(0);
+Engine::Engine(int place) : properties_(usable_device(place, device_)), managed_(std::getenv("FLANMOE_CUDA_MANAGED") != nullptr) {
+    cudaError_t error = cudaSetDevice(device_);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
     cudaGetLastError();
     if (error == cudaErrorMemoryAllocation)
@@ -119,6 +120,6 @@ Blas& Engine::blas() {
     return *blas_;
 }
 
-std::unique_ptr<flanmoe::Engine> open_engine() { return std::make_unique<Engine>(); }
+std::unique_ptr<flanmoe::Engine> open_engine(int place) { return std::make_unique<Engine>(place); }
 
 }  // namespace flanmoe::cuda

@@ -22,7 +22,7 @@ class Blas;
 class Engine : public flanmoe::Engine {
 public:
     /// Fails with Exit::hardware if there is no GPU, driver or architecture that this program can use.
-    Engine();
+    explicit Engine(int place = 0);
     ~Engine() override;
     void* allocate(int64_t bytes) override;
     void release(void* memory) override;
@@ -35,12 +35,14 @@ public:
     bool on_host() const override { return managed_; }
     bool separate_allocations() const override;
 
+    int device() const { return device_; }  ///< its number among those that this process sees
     cudaStream_t stream() const { return stream_; }
     const cudaDeviceProp& properties() const { return properties_; }
     Blas& blas();  ///< loaded at the first call
     TableCache& tables() { return tables_; }
 
 private:
+    int device_ = 0;
     cudaStream_t stream_ = nullptr;
     cudaDeviceProp properties_{};
     bool managed_ = false;

@@ -3,15 +3,15 @@
 #include "ops/run.hpp"
 
 namespace flanmoe::cuda {
-std::unique_ptr<Engine> open_engine();
+std::unique_ptr<Engine> open_engine(int place);
 }
 
 namespace flanmoe {
 
-std::unique_ptr<Engine> open_engine(Device device) {
+std::unique_ptr<Engine> open_engine(Device device, int place) {
     if (device == Device::cpu) return make_host_engine();
     if constexpr (ops::with_cuda) {
-        return cuda::open_engine();
+        return cuda::open_engine(place);
     } else {
         ops::refuse_cuda();
     }

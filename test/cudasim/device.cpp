@@ -5,6 +5,7 @@
 #include "cudasim/runtime_state.hpp"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -84,6 +85,10 @@ Machine& machine() {
 
 using namespace cudasim;
 
+namespace {
+thread_local int current_device = 0;  // memory is the host's, whatever the device
+}
+
 const char* cudaGetErrorString(cudaError_t error) {
     switch (error) {
         case cudaSuccess: return "no error";
@@ -114,9 +119,17 @@ cudaError_t cudaGetDeviceCount(int* count) {
     *count = machine().devices;
     return *count ? cudaSuccess : set_error(cudaErrorNoDevice);
 }
-cudaError_t cudaSetDevice(int device) { return device < machine().devices ? cudaSuccess : set_error(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= machine().devices) return set_error(cudaErrorInvalidDevice);
+    current_device = device;
+    return cudaSuccess;
+}
 cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
+    *device = current_device;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
+    std::snprintf(text, static_cast<size_t>(length), "0000:%02x:00.0", static_cast<unsigned>(device + 1));
     return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {

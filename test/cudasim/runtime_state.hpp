@@ -22,6 +22,8 @@ cudaError_t failure();
 std::string beyond_limits(const Launch& launch);  // scheduler.cpp: what hardware refuses
 
 cudaError_t queue_work(cudaStream_t stream, std::function<void()> work, const void* kernel = nullptr);
+/// The same, not before `ready`, which a queue may ask at any time: a collective that other ranks' streams take part in.
+cudaError_t queue_work_when(std::function<bool()> ready, cudaStream_t stream, std::function<void()> work, const void* kernel = nullptr);
 bool capturing(cudaStream_t stream);
 /// An error, which also spoils the capture, if some stream captures.
 cudaError_t refuse_in_capture();

@@ -7,9 +7,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <condition_variable>
 #include <deque>
 #include <memory>
 #include <set>
+#include <thread>
 #include <unordered_map>
 #include <vector>
 
@@ -19,6 +21,7 @@ enum class Kind { work, record, wait };
 
 struct Node {
     std::function<void()> work;
+    std::function<bool()> ready;  // empty: at once
     const void* kernel;  // identifies kind for updates: null for copies and the like
     std::vector<size_t> after;
 };
@@ -26,6 +29,7 @@ struct Capture {
     std::vector<Node> nodes;
     cudaStream_t origin;
     bool invalid = false;
+    std::thread::id owner;  // whose calls may not wait or allocate; nobody's: anybody's
 };
 
 }  // namespace
@@ -41,6 +45,7 @@ namespace {
 struct Operation {
     Kind kind;
     std::function<void()> work;
+    std::function<bool()> ready;
     cudaEvent_t event = nullptr;
     uint64_t number = 0;
 };
@@ -79,14 +84,24 @@ uint64_t draw() {
 }
 
 bool runnable(const CUstream_st& stream) {
-    return !stream.queue.empty() && (stream.queue.front().kind != Kind::wait || stream.queue.front().event->done >= stream.queue.front().number);
+    if (stream.queue.empty()) return false;
+    const Operation& first = stream.queue.front();
+    return first.kind == Kind::wait ? first.event->done >= first.number : !first.ready || first.ready();
 }
+
+// Told whenever an operation has run or been queued: a host thread may wait for what another one's stream does.
+std::condition_variable_any& progress() {
+    static std::condition_variable_any changed;
+    return changed;
+}
+constexpr std::chrono::seconds patience{60};
 
 void run_first(CUstream_st& stream) {
     const Operation operation = std::move(stream.queue.front());
     stream.queue.pop_front();
     if (operation.kind == Kind::work) operation.work();
     if (operation.kind == Kind::record) operation.event->done = operation.number, operation.event->time = std::chrono::steady_clock::now();
+    progress().notify_all();
 }
 
 // Runs one operation of a drawn stream; false if there is none that can run.
@@ -99,12 +114,19 @@ bool run_some() {
     return true;
 }
 
+// Where nothing can run, the streams wait for other host threads: ranks that have not come to a collective yet.
 void run_until(const std::function<bool()>& done) {
-    while (!done() && run_some()) {}
+    const auto limit = std::chrono::steady_clock::now() + patience;
+    while (!done() && !failed()) {
+        if (run_some()) continue;
+        if (std::all_of(streams().begin(), streams().end(), [](cudaStream_t s) { return s->queue.empty(); })) return;
+        if (progress().wait_until(mutex(), limit) == std::cv_status::timeout) fail("a stream waits for a collective that not all ranks have come to");
+    }
 }
 
 void queue(CUstream_st& stream, Operation operation) {
     stream.queue.push_back(std::move(operation));
+    progress().notify_all();
     if (!options().deferred_streams) {
         while (run_some()) {}
     } else if (draw() % 4 == 0) {
@@ -112,9 +134,9 @@ void queue(CUstream_st& stream, Operation operation) {
     }
 }
 
-bool any_capture() {
-    return std::any_of(streams().begin(), streams().end(), [](cudaStream_t s) { return s->capture != nullptr; });
-}
+// Whether the capture of this stream forbids this thread to wait and allocate.
+bool forbids(cudaStream_t s) { return s->capture && (s->capture->owner == std::thread::id() || s->capture->owner == std::this_thread::get_id()); }
+bool any_capture() { return std::any_of(streams().begin(), streams().end(), forbids); }
 
 }  // namespace
 
@@ -129,7 +151,7 @@ void drop_work() {
 cudaError_t refuse_in_capture() {
     if (!any_capture()) return cudaSuccess;
     for (cudaStream_t stream : streams())
-        if (stream->capture) stream->capture->invalid = true;
+        if (forbids(stream)) stream->capture->invalid = true;
     return set_error(cudaErrorStreamCaptureUnsupported);
 }
 
@@ -141,14 +163,15 @@ void finish(cudaStream_t stream) {
 }
 bool capturing(cudaStream_t stream) { return of(stream).capture != nullptr; }
 
-cudaError_t queue_work(cudaStream_t stream, std::function<void()> work, const void* kernel) {
+cudaError_t queue_work(cudaStream_t stream, std::function<void()> work, const void* kernel) { return queue_work_when({}, stream, std::move(work), kernel); }
+cudaError_t queue_work_when(std::function<bool()> ready, cudaStream_t stream, std::function<void()> work, const void* kernel) {
     CUstream_st& s = of(stream);
     if (s.capture) {
-        s.capture->nodes.push_back({std::move(work), kernel, s.tail});
+        s.capture->nodes.push_back({std::move(work), std::move(ready), kernel, s.tail});
         s.tail = {s.capture->nodes.size() - 1};
         return cudaSuccess;
     }
-    queue(s, {.kind = Kind::work, .work = std::move(work)});
+    queue(s, {.kind = Kind::work, .work = std::move(work), .ready = std::move(ready)});
     return failure();
 }
 
@@ -160,18 +183,17 @@ std::unordered_map<const void*, int>& shared_limits() {
 }
 thread_local std::string next_name;
 
-// Runs nodes, each after those it follows: in order of capture, or drawn.
-void replay(const std::vector<Node>& nodes) {
+// Queues the nodes, each after those it follows: in order of capture, or drawn.
+void replay(CUstream_st& stream, const std::vector<Node>& nodes) {
     std::vector<char> done(nodes.size());
     std::vector<size_t> ready;
-    for (size_t left = nodes.size(); left > 0; --left) {
+    for (size_t left = nodes.size(); left > 0 && !failed(); --left) {
         ready.clear();
         for (size_t n = 0; n < nodes.size(); ++n)
             if (!done[n] && std::all_of(nodes[n].after.begin(), nodes[n].after.end(), [&](size_t a) { return done[a]; })) ready.push_back(n);
         const size_t n = options().deferred_streams ? ready[draw() % ready.size()] : ready[0];
-        nodes[n].work();
+        queue(stream, {.kind = Kind::work, .work = nodes[n].work, .ready = nodes[n].ready});
         done[n] = 1;
-        if (failed()) return;
     }
 }
 
@@ -293,12 +315,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
     const std::lock_guard lock(mutex());
     CUstream_st& s = of(stream);
     if (!stream || s.capture) return set_error(cudaErrorStreamCaptureUnsupported);
     s.capture = std::make_shared<Capture>();
     s.capture->origin = stream;
+    if (mode == cudaStreamCaptureModeThreadLocal) s.capture->owner = std::this_thread::get_id();
     s.tail.clear();
     return cudaSuccess;
 }
@@ -343,7 +366,9 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess;
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     const std::lock_guard lock(mutex());
     ++count().graph_launches;
-    return queue_work(stream, [nodes = exec->nodes] { replay(*nodes); }, nullptr);
+    if (of(stream).capture) return set_error(cudaErrorStreamCaptureUnsupported);
+    replay(of(stream), *exec->nodes);
+    return failure();
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
     delete graph;

@@ -1,0 +1,267 @@
+// Counted, not measured: an all-reduce of N bytes over n ranks moves 2 (n - 1) / n N from each; NVLink of an H100 gives about 360 GB/s of them.
+#include "nccl.hpp"
+
+#include "engine.hpp"
+
+#include "comm/agreement.hpp"
+
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <numeric>
+#include <thread>
+
+#if __has_include(<nccl.h>)
+#include <nccl.h>
+#define FLANMOE_NCCL
+#endif
+
+namespace flanmoe::cuda {
+
+#ifdef FLANMOE_NCCL
+
+namespace {
+
+void* symbol(const char* name) {
+#ifdef FLANMOE_CUDASIM
+    return cudasim::nccl_symbol(name);
+#else
+    static void* const library = ::dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
+    void* const found = library ? ::dlsym(library, name) : nullptr;
+    if (!found) fail(Exit::hardware, "libnccl.so.2 cannot be loaded ({}); put its folder into LD_LIBRARY_PATH, or set parallel.transport = \"mpi\"", ::dlerror());
+    return found;
+#endif
+}
+
+// The library's functions that we call, under their own names.
+struct Functions {
+    template <class F>
+    static void find(F*& function, const char* name) {
+        function = reinterpret_cast<F*>(symbol(name));
+    }
+    Functions() {
+        find(unique_id, "ncclGetUniqueId"), find(init, "ncclCommInitRank"), find(destroy, "ncclCommDestroy"), find(abort, "ncclCommAbort");
+        find(error_text, "ncclGetErrorString"), find(asynchronous_error, "ncclCommGetAsyncError");
+        find(all_reduce, "ncclAllReduce"), find(all_gather, "ncclAllGather"), find(reduce_scatter, "ncclReduceScatter"), find(broadcast, "ncclBroadcast");
+        find(send, "ncclSend"), find(receive, "ncclRecv"), find(group_start, "ncclGroupStart"), find(group_end, "ncclGroupEnd");
+    }
+    decltype(::ncclGetUniqueId)* unique_id;
+    decltype(::ncclCommInitRank)* init;
+    decltype(::ncclCommDestroy)* destroy;
+    decltype(::ncclCommAbort)* abort;
+    decltype(::ncclGetErrorString)* error_text;
+    decltype(::ncclCommGetAsyncError)* asynchronous_error;
+    decltype(::ncclAllReduce)* all_reduce;
+    decltype(::ncclAllGather)* all_gather;
+    decltype(::ncclReduceScatter)* reduce_scatter;
+    decltype(::ncclBroadcast)* broadcast;
+    decltype(::ncclSend)* send;
+    decltype(::ncclRecv)* receive;
+    decltype(::ncclGroupStart)* group_start;
+    decltype(::ncclGroupEnd)* group_end;
+};
+
+const Functions& library() {
+    static const Functions functions;
+    return functions;
+}
+
+void check_nccl(ncclResult_t result, const char* what) {
+    if (result == ncclSuccess || result == ncclInProgress) return;
+    fail(result == ncclRemoteError || result == ncclSystemError ? Exit::rank_failed : Exit::internal, "NCCL failed at {}: {}", what, library().error_text(result));
+}
+
+ncclDataType_t nccl_type(DType type) {
+    switch (type) {
+        case DType::f32: return ncclFloat32;
+        case DType::f64: return ncclFloat64;
+        case DType::bf16: return ncclBfloat16;
+        case DType::i32: return ncclInt32;
+        case DType::i64: return ncclInt64;
+        default: return ncclUint8;
+    }
+}
+
+// Looks at all groups of a rank twice a second for errors that come after a collective was queued.
+class Watch {
+public:
+    explicit Watch(std::function<void(const std::string&)> failed) : failed_(std::move(failed)), thread_([this] { run(); }) {}
+    ~Watch() {
+        {
+            const std::lock_guard lock(mutex_);
+            stop_ = true;
+        }
+        changed_.notify_all();
+        thread_.join();
+    }
+    void add(ncclComm_t group) {
+        const std::lock_guard lock(mutex_);
+        groups_.push_back(group);
+    }
+    void remove(ncclComm_t group) {
+        const std::lock_guard lock(mutex_);
+        std::erase(groups_, group);
+    }
+
+private:
+    void run() {
+        std::unique_lock lock(mutex_);
+        while (!changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return stop_; })) {
+            for (const ncclComm_t group : groups_) {
+                ncclResult_t error = ncclSuccess;
+                library().asynchronous_error(group, &error);
+                if (error == ncclSuccess || error == ncclInProgress) continue;
+                failed_(fmt::format("NCCL reports that a rank or a link is gone: {}", library().error_text(error)));
+                return;
+            }
+        }
+    }
+
+    std::function<void(const std::string&)> failed_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool stop_ = false;
+    std::vector<ncclComm_t> groups_;
+    std::thread thread_;  // last: it uses what is above
+};
+
+class NcclCommunicator : public Communicator {
+public:
+    NcclCommunicator(Engine& engine, Communicator& host, std::shared_ptr<Watch> watch) : engine_(engine), host_(&host), watch_(std::move(watch)) { start(); }
+    NcclCommunicator(Engine& engine, std::unique_ptr<Communicator> host, std::shared_ptr<Watch> watch)
+        : engine_(engine), owned_(std::move(host)), host_(owned_.get()), watch_(std::move(watch)) {
+        start();
+    }
+    ~NcclCommunicator() override {
+        if (!group_) return;
+        watch_->remove(group_);
+        if (std::uncaught_exceptions() > 0) library().abort(group_);  // others may never come
+        else library().destroy(group_);
+    }
+
+    int rank() const override { return host_->rank(); }
+    int size() const override { return host_->size(); }
+
+    void all_reduce(Context&, const Tensor& values, Reduction reduction) override {
+        require(values.compact(), "a compact tensor to communicate");
+        if (size() == 1 || values.elements() == 0) return;
+        count(Collective::all_reduce, 2 * (bound(values.elements(), size()) - share(values.elements())) * size_of(values.dtype));
+        check_nccl(library().all_reduce(values.data, values.data, elements(values), nccl_type(values.dtype), reduction == Reduction::sum ? ncclSum : ncclMax, group_, engine_.stream()),
+                   "an all-reduce");
+    }
+    void all_gather(Context& context, const Tensor& part, const Tensor& whole) override {
+        require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
+        if (size() == 1) return context.engine->copy(whole.data, part.data, part.bytes());
+        count(Collective::all_gather, (size() - 1) * part.bytes());
+        check_nccl(library().all_gather(part.data, whole.data, elements(part), nccl_type(part.dtype), group_, engine_.stream()), "an all-gather");
+    }
+    void reduce_scatter(Context& context, const Tensor& whole, const Tensor& part) override {
+        require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
+        if (size() == 1) return context.engine->copy(part.data, whole.data, part.bytes());
+        count(Collective::reduce_scatter, (size() - 1) * part.bytes());
+        check_nccl(library().reduce_scatter(whole.data, part.data, elements(part), nccl_type(part.dtype), ncclSum, group_, engine_.stream()), "a reduce-scatter");
+    }
+    void all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive, const std::vector<int64_t>& receive_rows) override;
+    void broadcast(Context&, const Tensor& values, int root) override {
+        require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
+        if (size() == 1) return;
+        count(Collective::broadcast, rank() == root ? (size() - 1) * values.bytes() : 0);
+        check_nccl(library().broadcast(values.data, values.data, elements(values), nccl_type(values.dtype), root, group_, engine_.stream()), "a broadcast");
+    }
+    void barrier() override {
+        if (size() == 1) return;
+        count(Collective::barrier, size() - 1);
+        host_->barrier();
+    }
+    std::unique_ptr<Communicator> split(int color, int key) override { return std::make_unique<NcclCommunicator>(engine_, host_->split(color, key), watch_); }
+
+private:
+    void start();
+    static size_t elements(const Tensor& tensor) { return static_cast<size_t>(tensor.elements()); }
+    /// Elements of this rank's part where an all-reduce cuts the values into one part a rank.
+    int64_t share(int64_t count) const { return bound(count, rank() + 1) - bound(count, rank()); }
+    int64_t bound(int64_t count, int r) const { return count * r / size(); }
+
+    Engine& engine_;
+    std::unique_ptr<Communicator> owned_;
+    Communicator* host_;
+    std::shared_ptr<Watch> watch_;
+    ncclComm_t group_ = nullptr;
+};
+
+// Rank 0's id reaches the others as text, since that is what the host's group carries: two letters a byte.
+std::string to_text(const ncclUniqueId& id) {
+    std::string text;
+    for (const char c : id.internal) text += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    return text;
+}
+ncclUniqueId from_text(const std::string& text) {
+    ncclUniqueId id{};
+    for (size_t i = 0; i < sizeof id.internal; ++i) id.internal[i] = static_cast<char>(std::stoi(text.substr(2 * i, 2), nullptr, 16));
+    return id;
+}
+
+void NcclCommunicator::start() {
+    if (size() == 1) return;
+    ncclUniqueId id{};
+    if (rank() == 0) check_nccl(library().unique_id(&id), "the start");
+    id = from_text(broadcast_text(*host_, to_text(id)));
+    check_nccl(library().init(&group_, size(), id, rank()), "the start of a group of ranks");
+    watch_->add(group_);
+}
+
+void NcclCommunicator::all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive, const std::vector<int64_t>& receive_rows) {
+    const auto total = [](const std::vector<int64_t>& rows) { return std::accumulate(rows.begin(), rows.end(), int64_t{0}); };
+    require(static_cast<int>(send_rows.size()) == size() && static_cast<int>(receive_rows.size()) == size(), "a number of rows for every rank");
+    require(send.compact() && receive.compact() && send.dtype == receive.dtype && send.cols() == receive.cols() && send.rows() == total(send_rows) && receive.rows() == total(receive_rows),
+            "compact tensors of as many rows as the ranks' together");
+    const int64_t width = send.cols() * size_of(send.dtype);
+    if (size() == 1) return context.engine->copy(receive.data, send.data, send.bytes());
+    const char* source = static_cast<const char*>(send.data);
+    char* target = static_cast<char*>(receive.data);
+    int64_t sent = 0;
+    check_nccl(library().group_start(), "an all-to-all");
+    for (int r = 0; r < size(); ++r) {
+        const int64_t out = send_rows[static_cast<size_t>(r)] * width, in = receive_rows[static_cast<size_t>(r)] * width;
+        if (r != rank()) sent += out;
+        if (out > 0) check_nccl(library().send(source, static_cast<size_t>(out), ncclUint8, r, group_, engine_.stream()), "an all-to-all");
+        if (in > 0) check_nccl(library().receive(target, static_cast<size_t>(in), ncclUint8, r, group_, engine_.stream()), "an all-to-all");
+        source += out, target += in;
+    }
+    check_nccl(library().group_end(), "an all-to-all");
+    count(Collective::all_to_all, sent);
+}
+
+// NCCL does not support two ranks on one GPU, and may hang.
+void require_own_gpus(const Engine& engine, Communicator& host) {
+    char bus[32] = "", name[256] = "";
+    check(cudaDeviceGetPCIBusId(bus, sizeof bus, engine.device()), "looking at the GPU");
+    ::gethostname(name, sizeof name - 1);
+    const std::vector<std::string> places = gather_texts(host, fmt::format("GPU {} of {}", bus, name));
+    for (size_t b = 0; b < places.size(); ++b)
+        for (size_t a = 0; a < b; ++a)
+            if (places[a] == places[b])
+                throw SharedError(Error(Exit::usage, fmt::format("ranks {} and {} share {}, but NCCL needs a GPU for each; start fewer ranks on that host, or set parallel.transport = \"mpi\"", a,
+                                                                 b, places[a])));
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, std::function<void(const std::string&)> failed) {
+    Engine& engine = engine_of(context);
+    require_own_gpus(engine, host);
+    return std::make_unique<NcclCommunicator>(engine, host, std::make_shared<Watch>(std::move(failed)));
+}
+
+#else
+
+std::unique_ptr<Communicator> nccl_communicator(Context&, Communicator&, std::function<void(const std::string&)>) {
+    fail(Exit::hardware, "this program was built without NCCL (its toolkit has no nccl.h); install it and build again, or set parallel.transport = \"mpi\"");
+}
+
+#endif
+
+}  // namespace flanmoe::cuda
