@@ -59,7 +59,6 @@ SIM_TESTS := $(wildcard test/cudasim/*_test.cpp)
 SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -I. -Itest -Itest/cudasim -Wno-unknown-pragmas
 SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(BUILD)/src/ops/%.o,$(OBJECTS)) \
            $(patsubst %.cpp,$(if $(NVCC),$(BUILD),$(SIM))/%.o,$(filter src/ops/%,$(SOURCES)))
-SIM_OPS := $(filter $(foreach folder,core ops cpu comm,$(BUILD)/src/$(folder)/% $(SIM)/src/$(folder)/%),$(SIM_SRC))
 SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/main.o,$(TEST_OBJECTS))
 SIM_OBJECTS := $(addsuffix .o,$(basename $(SIM_SOURCES:%=$(SIM)/%)))
 SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)
@@ -77,11 +76,11 @@ $(BUILD)/flanmoe-test: $(TEST_OBJECTS) $(BUILD)/flanmoe.a
 $(BUILD)/flanmoe-sim: $(BUILD)/src/main.o $(SIM)/flanmoe.a
 	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
 
-# Tests of operations, with --device cuda on the simulator, and of the simulator itself.
-$(BUILD)/flanmoe-sim-test: $(SIM_TEST_OBJECTS) $(SIM_OP_TESTS) $(SIM_OBJECTS) $(SIM_OPS)
+# Tests of operations and of whole training steps, with --device cuda on the simulator, and of the simulator itself.
+$(BUILD)/flanmoe-sim-test: $(SIM_TEST_OBJECTS) $(SIM_OP_TESTS) $(SIM)/flanmoe.a
 	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
 
-$(BUILD)/flanmoe-sim-test-asan: $(ASAN_OBJECTS) $(SIM_OP_TESTS) $(SIM_OPS)
+$(BUILD)/flanmoe-sim-test-asan: $(ASAN_OBJECTS) $(SIM_OP_TESTS) $(SIM_SRC)
 	$(CXX) $(SIM_FLAGS) -fsanitize=address,alignment -o $@ $^ $(LIBS) -lboost_context
 
 # Times single operations (test/bench/ops_bench.cpp).

@@ -2,7 +2,14 @@
 
 #include "blas.hpp"
 
+#include <cstdio>
 #include <cstdlib>
+
+// Ranges for profilers, where the toolkit has the header.
+#if __has_include(<nvtx3/nvToolsExt.h>)
+#include <nvtx3/nvToolsExt.h>
+#define FLANMOE_NVTX
+#endif
 
 namespace flanmoe::cuda {
 
@@ -37,14 +44,14 @@ cudaDeviceProp usable_device(int place, int& device) {
 
 }  // namespace
 
-void check(cudaError_t error, const char* what) {
+void check(cudaError_t error, const char* what, const std::string& where) {
     if (error == cudaSuccess) return;
     const std::string reason = cudaGetErrorString(error);
     cudaGetLastError();  // what can be cleared is: the caller may catch the failure and go on
     switch (error) {
-        case cudaErrorMemoryAllocation: fail(Exit::out_of_memory, "out of GPU memory at {}; reduce the micro-batch or the sequence length", what);
-        case cudaErrorNoKernelImageForDevice: fail(Exit::hardware, "the GPU cannot be used: {} (at {}); use --device cpu to run without", reason, what);
-        default: fail(Exit::internal, "CUDA failed at {}: {}", what, reason);
+        case cudaErrorMemoryAllocation: fail(Exit::out_of_memory, "out of GPU memory at {}; reduce the micro-batch or the sequence length", what + where);
+        case cudaErrorNoKernelImageForDevice: fail(Exit::hardware, "the GPU cannot be used: {} (at {}); use --device cpu to run without", reason, what + where);
+        default: fail(Exit::internal, "CUDA failed at {}: {}", what + where, reason);
     }
 }
 
@@ -61,6 +68,7 @@ Engine::Engine(int place) : properties_(usable_device(place, device_)), managed_
 
 Engine::~Engine() {
     blas_.reset();
+    for (cudaEvent_t event : marks_) cudaEventDestroy(event);
     cudaStreamDestroy(stream_);
 }
 
@@ -84,6 +92,7 @@ void Engine::zero(void* memory, int64_t bytes) {
     if (managed_) synchronize();
 }
 void Engine::upload(void* to, const void* host, int64_t bytes) {
+    require(!recording_, "copies of memory that stays where it is, while a graph is recorded");
     check(cudaMemcpyAsync(to, host, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the GPU");
     if (managed_) synchronize();
 }
@@ -101,18 +110,111 @@ void Engine::copy_rows(void* to, int64_t to_stride, const void* from, int64_t fr
 }
 void Engine::synchronize() { check(cudaStreamSynchronize(stream_), "waiting for the GPU"); }
 
+void* Engine::allocate_pinned(int64_t bytes) {
+    void* memory = nullptr;
+    const cudaError_t error = cudaMallocHost(&memory, static_cast<size_t>(bytes));
+    if (error == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    check(error, "allocating memory that the GPU copies from");
+    return memory;
+}
+void Engine::release_pinned(void* memory) { cudaFreeHost(memory); }
+void Engine::upload_later(void* to, const void* pinned, int64_t bytes) {
+    check(cudaMemcpyAsync(to, pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the GPU");
+}
+void Engine::download_later(void* pinned, const void* from, int64_t bytes) {
+    check(cudaMemcpyAsync(pinned, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "a copy from the GPU");
+}
+
+namespace {
+
+struct Graph : flanmoe::Engine::Recording {
+    cudaGraphExec_t exec = nullptr;
+    ~Graph() override {
+        if (exec) cudaGraphExecDestroy(exec);
+    }
+};
+
+struct GraphOwner {
+    cudaGraph_t graph = nullptr;
+    ~GraphOwner() {
+        if (graph) cudaGraphDestroy(graph);
+    }
+};
+
+}  // namespace
+
+// Recorded anew every time, since kernels have their random keys, rates and shapes as arguments, and the executable graph brought up to date, which costs
+// the host about as much as queueing and the GPU nothing. A graph of other kernels takes its place.
+void Engine::run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& work) {
+    GraphOwner fresh;
+    check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a graph");
+    recording_ = true;
+    try {
+        work();
+    } catch (...) {
+        recording_ = false;
+        cudaStreamEndCapture(stream_, &fresh.graph);
+        cudaGetLastError();
+        throw;
+    }
+    recording_ = false;
+    check(cudaStreamEndCapture(stream_, &fresh.graph), "recording a graph");
+    if (!recording) recording = std::make_unique<Graph>();
+    cudaGraphExec_t& exec = static_cast<Graph&>(*recording).exec;
+    cudaGraphExecUpdateResultInfo result{};
+    if (exec && cudaGraphExecUpdate(exec, fresh.graph, &result) != cudaSuccess) {
+        cudaGetLastError();
+        check(cudaGraphExecDestroy(std::exchange(exec, nullptr)), "replacing a graph");
+    }
+    if (!exec) check(cudaGraphInstantiate(&exec, fresh.graph, 0), "making a graph");
+    check(cudaGraphLaunch(exec, stream_), "starting a graph");
+}
+
+int64_t Engine::mark() {
+    if (marks_used_ == marks_.size()) {
+        marks_.emplace_back();
+        check(cudaEventCreate(&marks_.back()), "making an event");
+    }
+    check(cudaEventRecord(marks_[marks_used_], stream_), "marking a time");
+    return static_cast<int64_t>(marks_used_++);
+}
+double Engine::seconds_between(int64_t first, int64_t second) const {
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, marks_.at(static_cast<size_t>(first)), marks_.at(static_cast<size_t>(second))), "measuring a time");
+    return 1e-3 * static_cast<double>(milliseconds);
+}
+
+void Engine::enter_part(const char* name, int layer) {
+    part_ = name, layer_ = layer;
+#ifdef FLANMOE_NVTX
+    char text[64];
+    std::snprintf(text, sizeof text, layer < 0 ? "%s" : "%s, layer %d", name, layer);
+    nvtxRangePushA(text);
+#endif
+}
+void Engine::leave_part() {
+    part_ = nullptr, layer_ = -1;
+#ifdef FLANMOE_NVTX
+    nvtxRangePop();
+#endif
+}
+
+// A fault of a kernel is noticed by a later call, often the one that waits: then only the step is known.
+std::string Engine::where() const {
+    std::string text;
+    if (part_) text += fmt::format(" in {}", part_);
+    if (layer_ >= 0) text += fmt::format(" of layer {}", layer_);
+    if (step_ >= 0) text += fmt::format("{} step {}", part_ ? "," : " in", step_);
+    return text;
+}
+
 int64_t Engine::available_bytes() const {
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for the GPU's free memory");
     return static_cast<int64_t>(free);
-}
-
-bool Engine::separate_allocations() const {
-#ifdef FLANMOE_CUDASIM
-    return true;
-#else
-    return false;
-#endif
 }
 
 Blas& Engine::blas() {

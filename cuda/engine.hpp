@@ -11,11 +11,13 @@
 #include <cuda_runtime.h>
 
 #include <memory>
+#include <string>
+#include <vector>
 
 namespace flanmoe::cuda {
 
-/// Fails unless `error` is cudaSuccess; `what` says what was tried: "kernel 'cast'", "a copy to the GPU".
-void check(cudaError_t error, const char* what);
+/// Fails unless `error` is cudaSuccess; `what` says what was tried: "kernel 'cast'", "a copy to the GPU"; `where` where in a step.
+void check(cudaError_t error, const char* what, const std::string& where = "");
 
 class Blas;
 
@@ -31,9 +33,27 @@ public:
     void download(void* host, const void* from, int64_t bytes) override;
     void copy_rows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t bytes, int64_t rows) override;
     void synchronize() override;
+    void* allocate_pinned(int64_t bytes) override;
+    void release_pinned(void* memory) override;
+    void upload_later(void* to, const void* pinned, int64_t bytes) override;
+    void download_later(void* pinned, const void* from, int64_t bytes) override;
+    bool records() const override { return true; }
+    void run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& work) override;
+    int64_t mark() override;
+    double seconds_between(int64_t first, int64_t second) const override;
+    void forget_marks() override { marks_used_ = 0; }
+    void begin_step(int64_t step) override { step_ = step; }
+    void enter_part(const char* name, int layer) override;
+    void leave_part() override;
     int64_t available_bytes() const override;
     bool on_host() const override { return managed_; }
-    bool separate_allocations() const override;
+    bool separate_allocations() const override { return separate_allocations_; }
+    void set_separate_allocations(bool on) override { separate_allocations_ = on; }
+
+    /// cuda::check(), with step, part and layer in the message.
+    void check(cudaError_t error, const char* what) const {
+        if (error != cudaSuccess) cuda::check(error, what, where());
+    }
 
     int device() const { return device_; }  ///< its number among those that this process sees
     cudaStream_t stream() const { return stream_; }
@@ -42,10 +62,22 @@ public:
     TableCache& tables() { return tables_; }
 
 private:
+    std::string where() const;
+
     int device_ = 0;
     cudaStream_t stream_ = nullptr;
     cudaDeviceProp properties_{};
-    bool managed_ = false;
+    bool managed_ = false, recording_ = false;
+#ifdef FLANMOE_CUDASIM
+    bool separate_allocations_ = true;
+#else
+    bool separate_allocations_ = false;
+#endif
+    int64_t step_ = -1;
+    const char* part_ = nullptr;  // where the host is queueing work
+    int layer_ = -1;
+    std::vector<cudaEvent_t> marks_;
+    size_t marks_used_ = 0;
     std::unique_ptr<Blas> blas_;
     TableCache tables_{*this};
 };

@@ -11,13 +11,14 @@ template <class... Parameters, class... Arguments>
 void launch(Context& context, const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Arguments&&... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     constexpr size_t without_asking = 48 << 10;
-    if (shared_bytes > without_asking) check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
+    const Engine& engine = engine_of(context);
+    if (shared_bytes > without_asking) engine.check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
     cudaLaunchConfig_t config{};
-    config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = engine_of(context).stream();
+    config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = engine.stream();
 #ifdef FLANMOE_CUDASIM
     cudasim::name_next_launch(name);
 #endif
-    check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), name);
+    engine.check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), name);
 }
 
 /// Blocks that cover `count` with `per_block` each.

@@ -49,6 +49,8 @@ struct TrainConfig {
     Precision dtype = Precision::f32;  ///< of activations and matrix products; master weights are always f32
     Device device = Device::cpu;
     Precision forward = Precision::f32;  ///< with dtype bf16: of the layers' forward (the output layer is bf16)
+    bool cuda_graph = true;            ///< on cuda: a step is one CUDA graph
+    Recompute recompute = Recompute::none;  ///< what the backward pass computes again instead of keeping it
     int64_t threads = 0;               ///< 0 = all cores
     std::string start_from;            ///< checkpoint whose weights a fresh run starts from; empty = random weights
     bool reset_optimizer = true;       ///< start_from: false also takes over optimizer state and the count of its updates

@@ -26,6 +26,14 @@ void Arena::rewind(size_t chunk, int64_t used, int64_t live) {
     chunks_.resize(chunk);
 }
 
+void Arena::settle() {
+    reset();
+    if (engine_.separate_allocations() || chunks_.size() < 2) return;
+    for (const Chunk& chunk : chunks_) engine_.release(chunk.data);
+    chunks_.clear();
+    add_chunk(peak_);
+}
+
 void* Arena::allocate_bytes(int64_t bytes) {
     require(bytes >= 0, "a non-negative number of bytes");
     const int64_t exact = std::max<int64_t>(1, bytes);

@@ -26,6 +26,8 @@ public:
     Tensor zeros(DType dtype, Shape shape);
     void* allocate_bytes(int64_t bytes);
     void reset() { rewind(0, 0, 0); }
+    /// Forgets everything, and keeps one chunk that holds the most that was in use at once. Then the same requests find room without the engine.
+    void settle();
     int64_t peak_bytes() const { return peak_; }  ///< most bytes in use at once since construction
 
     /// Frees, when it ends, what was allocated since it began.

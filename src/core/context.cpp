@@ -1,16 +1,18 @@
 #include "core/context.hpp"
 
+#include <algorithm>
+
 namespace flanmoe {
 
-void PartTimer::add(const char* name, double seconds) {
-    for (Entry& entry : entries_) {
-        if (entry.name == name) {
-            entry.seconds += seconds;
-            ++entry.calls;
-            return;
-        }
+void PartTimer::collect(Engine& engine) {
+    for (const Pending& p : pending_) {
+        auto entry = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == p.name; });
+        if (entry == entries_.end()) entry = entries_.insert(entries_.end(), {p.name, 0, 0});
+        entry->seconds += engine.seconds_between(p.first, p.last);
+        ++entry->calls;
     }
-    entries_.push_back({name, seconds, 1});
+    pending_.clear();
+    engine.forget_marks();
 }
 
 }  // namespace flanmoe

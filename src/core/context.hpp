@@ -4,13 +4,12 @@
 #include "core/arena.hpp"
 #include "core/kinds.hpp"
 
-#include <chrono>
 #include <string>
 #include <vector>
 
 namespace flanmoe {
 
-/// Wall time by part of the step. A part is a name given by Context::part; parts do not nest.
+/// Time of the device by part of the step. A part is a name given by Context::part; parts do not nest.
 class PartTimer {
 public:
     struct Entry {
@@ -18,12 +17,20 @@ public:
         double seconds = 0;
         int64_t calls = 0;
     };
-    void add(const char* name, double seconds);
+    /// Of work that the engine was given between two marks.
+    void add(const char* name, int64_t first, int64_t last) { pending_.push_back({name, first, last}); }
+    /// Adds up what was measured since the last call and takes the engine's marks back; the work must be done.
+    void collect(Engine& engine);
     const std::vector<Entry>& entries() const { return entries_; }
-    void clear() { entries_.clear(); }
+    void clear() { entries_.clear(), pending_.clear(); }
 
 private:
+    struct Pending {
+        const char* name;
+        int64_t first, last;
+    };
     std::vector<Entry> entries_;
+    std::vector<Pending> pending_;
 };
 
 struct Context {
@@ -54,23 +61,26 @@ struct Context {
         return values;
     }
 
-    /// Measures the time until it is destroyed, if there is a timer.
+    /// The work queued until it is destroyed has a name, and its time is measured if there is a timer.
     class Part {
     public:
-        Part(PartTimer* timer, const char* name) : timer_(timer), name_(name) {
-            if (timer_) start_ = std::chrono::steady_clock::now();
+        Part(Context& context, const char* name, int layer) : context_(context), name_(name) {
+            context_.engine->enter_part(name, layer);
+            if (context_.timer) start_ = context_.engine->mark();
         }
         Part(const Part&) = delete;
         ~Part() {
-            if (timer_) timer_->add(name_, std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count());
+            if (context_.timer) context_.timer->add(name_, start_, context_.engine->mark());
+            context_.engine->leave_part();
         }
 
     private:
-        PartTimer* timer_;
+        Context& context_;
         const char* name_;
-        std::chrono::steady_clock::time_point start_;
+        int64_t start_ = 0;
     };
-    Part part(const char* name) { return Part(timer, name); }
+    /// `layer`: the global number of the layer it belongs to; -1 for none.
+    Part part(const char* name, int layer = -1) { return Part(*this, name, layer); }
 };
 
 }  // namespace flanmoe

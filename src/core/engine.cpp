@@ -3,10 +3,17 @@
 #include "core/memory.hpp"
 #include "core/parallel.hpp"
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
 namespace flanmoe {
+
+void Engine::run_recorded(std::unique_ptr<Recording>&, const std::function<void()>& work) { work(); }
+
+// Where work is done when it is queued, the host's clock is the device's.
+int64_t Engine::mark() { return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double Engine::seconds_between(int64_t first, int64_t second) const { return 1e-9 * static_cast<double>(second - first); }
 
 namespace {
 
@@ -27,6 +34,10 @@ public:
     int64_t available_bytes() const override { return available_memory(); }
     bool on_host() const override { return true; }
     void synchronize() override {}
+    void* allocate_pinned(int64_t bytes) override { return allocate(bytes); }
+    void release_pinned(void* memory) override { release(memory); }
+    void upload_later(void* to, const void* pinned, int64_t bytes) override { move(to, pinned, bytes); }
+    void download_later(void* pinned, const void* from, int64_t bytes) override { move(pinned, from, bytes); }
 
 private:
     static void move(void* to, const void* from, int64_t bytes) {

@@ -19,4 +19,8 @@ enum class SecondPolicy : uint8_t { all, none, threshold, random };
 /// What counts as load in the balance loss: first choices (sums to 1) or any of the k choices (sums to k).
 enum class Density : uint8_t { first, any };
 
+/// What a training step computes again in its backward pass instead of keeping it: nothing; what is cheap (norms' outputs, activations); or all that
+/// lies between two sums of the residual stream.
+enum class Recompute : uint8_t { none, cheap, full };
+
 }  // namespace flanmoe

@@ -109,8 +109,8 @@ void turn_projection(Pass& pass, const Tensor& fused, int64_t length, const Tens
     ops::rotary(pass.context, {turned, config.heads + config.key_heads(), rotary, inverse});
 }
 
-Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
-                         AttentionSaved& saved) {
+void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
+                     AttentionSaved& saved) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
     const int64_t inner = query_width(config), width = key_width(config);
@@ -140,9 +140,13 @@ Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& 
     args.out = context.allocate(x.dtype, {sequence.rows, sequence.length, inner});
     args.log_sum = context.allocate(pass.accumulate(), {sequence.rows, config.heads, sequence.length});
     ops::attention(context, args);
+}
 
-    const Tensor delta = context.allocate(pass.accumulate(), {x.rows(), config.d_model});
-    ops::matmul(context, {.a = args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
+Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
+                         AttentionSaved& saved, const Tensor& into) {
+    attention_inner(pass, layer, x, sequence, memory, memory_sequence, saved);
+    const Tensor delta = into ? into : pass.context.allocate(pass.accumulate(), {x.rows(), pass.config.d_model});
+    ops::matmul(pass.context, {.a = saved.args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 

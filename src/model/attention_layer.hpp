@@ -43,9 +43,12 @@ void turn_projection(Pass& pass, const Tensor& fused, int64_t length, const Tens
 /// q of cross-attention [N, I].
 Tensor query_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x);
 
-/// delta [N, D]. `memory` (cross only) is the encoder's output [M, D] with its sequence.
+/// delta [N, D], into memory of the accumulation type if given. `memory` (cross only) is the encoder's output [M, D] with its sequence.
 Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
-                         AttentionSaved& saved);
+                         AttentionSaved& saved, const Tensor& into = {});
+/// All of the forward but its last product: what the backward pass needs.
+void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
+                     AttentionSaved& saved);
 /// Gradient of x [N, D]; adds to the weights' gradients and, for cross-attention, to d_memory [M, D] (accumulation type).
 Tensor attention_backward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Tensor& d_delta, const Tensor& memory, const Tensor& d_memory,
                           const AttentionSaved& saved);

@@ -57,19 +57,27 @@ FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& conf
     return layer;
 }
 
-Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved) {
-    Context& context = pass.context;
-    const int64_t n = x.rows(), f = layer.width, halves = layer.gated ? 2 : 1;
-    saved.inner = context.allocate(x.dtype, {n, halves * f});
-    saved.activated = context.allocate(x.dtype, {n, f});
-    ops::matmul(context, {.a = x, .b = pass.fused_weight_of(x.dtype, layer.input, halves), .out = saved.inner, .transpose_b = true});
-    ops::activation(context, {.kind = layer.activation,
-                              .gated = layer.gated,
-                              .in = saved.inner,
-                              .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, sequence.first_token() * f, sequence.length, f),
-                              .out = saved.activated});
-    const Tensor delta = context.allocate(pass.accumulate(), {n, pass.config.d_model});
-    ops::matmul(context, {.a = saved.activated, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
+void feed_forward_activation(Pass& pass, const FeedForward& layer, const Sequence& sequence, FeedForwardSaved& saved) {
+    const int64_t f = layer.width;
+    saved.activated = pass.cheap(Reused::activated, saved.inner.dtype, {saved.inner.rows(), f});
+    ops::activation(pass.context, {.kind = layer.activation,
+                                   .gated = layer.gated,
+                                   .in = saved.inner,
+                                   .dropout = pass.dropout(layer.dropout, layer.layer, layer.purpose, sequence.first_token() * f, sequence.length, f),
+                                   .out = saved.activated});
+}
+
+void feed_forward_inner(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved) {
+    const int64_t halves = layer.gated ? 2 : 1;
+    saved.inner = pass.context.allocate(x.dtype, {x.rows(), halves * layer.width});
+    ops::matmul(pass.context, {.a = x, .b = pass.fused_weight_of(x.dtype, layer.input, halves), .out = saved.inner, .transpose_b = true});
+    feed_forward_activation(pass, layer, sequence, saved);
+}
+
+Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved, const Tensor& into) {
+    feed_forward_inner(pass, layer, x, sequence, saved);
+    const Tensor delta = into ? into : pass.context.allocate(pass.accumulate(), {x.rows(), pass.config.d_model});
+    ops::matmul(pass.context, {.a = saved.activated, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
     return delta;
 }
 

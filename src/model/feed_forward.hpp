@@ -31,8 +31,12 @@ Parameter feed_forward_output_record(const ModelConfig& config, const std::strin
 FeedForward declare_feed_forward(ParameterStore& store, const ModelConfig& config, const std::string& prefix, int64_t d_ff);
 /// The same for the shared expert of a sparse layer: the experts' activation and dropout, a width of its own.
 FeedForward declare_shared_expert(ParameterStore& store, const ModelConfig& config, const std::string& prefix);
-/// delta [N, D]; the place of the sequence in the step's batch keys the dropout.
-Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved);
+/// delta [N, D], into memory of the accumulation type if given; the place of the sequence in the step's batch keys the dropout.
+Tensor feed_forward_forward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved, const Tensor& into = {});
+/// All of the forward but its last product: what the backward pass needs.
+void feed_forward_inner(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, FeedForwardSaved& saved);
+/// saved.activated from saved.inner.
+void feed_forward_activation(Pass& pass, const FeedForward& layer, const Sequence& sequence, FeedForwardSaved& saved);
 /// Gradient of x; adds to the weights' gradients. Overwrites saved.inner.
 Tensor feed_forward_backward(Pass& pass, const FeedForward& layer, const Tensor& x, const Sequence& sequence, const Tensor& d_delta, const FeedForwardSaved& saved);
 

@@ -1,11 +1,11 @@
 #include "model/moe_layer.hpp"
 
-#include "core/host_tensor.hpp"
 #include "ops/activation.hpp"
 #include "ops/dispatch.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/expert_scale.hpp"
 #include "ops/matmul.hpp"
+#include "ops/report.hpp"
 #include "ops/row_gate.hpp"
 
 namespace flanmoe {
@@ -95,7 +95,7 @@ void scale_forward(Pass& pass, const MoeLayer& layer, MoeSaved& saved) {
     saved.scaled = saved.activated;
     if (!pass.config.multiplicative_bias) return;
     const DType type = saved.activated.dtype;
-    saved.scaled = pass.context.allocate(type, saved.activated.shape);
+    saved.scaled = pass.cheap(Reused::scaled, type, saved.activated.shape);
     ops::expert_scale(pass.context, {saved.activated, pass.weight_of(type, layer.scale), pass.parameters.records()[layer.scale].expert_stride, saved.route.offsets, saved.scaled});
 }
 
@@ -103,6 +103,26 @@ void scale_forward(Pass& pass, const MoeLayer& layer, MoeSaved& saved) {
 void scale_backward(Pass& pass, const MoeLayer& layer, const Tensor& offsets, const Tensor& activated, const Tensor& d) {
     if (!pass.config.multiplicative_bias) return;
     ops::expert_scale_backward(pass.context, {activated, pass.weight(layer.scale), pass.parameters.records()[layer.scale].expert_stride, offsets, d, d, pass.gradient(layer.scale)});
+}
+
+// What the router reads.
+void router_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
+    saved.router_input = pass.cheap(Reused::router_input, pass.accumulate(), x.shape);
+    ops::cast(pass.context, x, saved.router_input);
+    explore(pass, layer, sequence, saved.router_input);
+}
+
+// The rows that the experts read.
+void gather_forward(Pass& pass, const Tensor& x, MoeSaved& saved) {
+    saved.rows = pass.cheap(Reused::rows, x.dtype, {saved.route.row_token.elements(), x.cols()});
+    ops::gather_rows(pass.context, {x, tables_of(saved.route), saved.rows});
+}
+
+// What the experts' last product reads.
+void experts_activation(Pass& pass, const MoeLayer& layer, const Sequence& sequence, MoeSaved& saved) {
+    saved.activated = pass.cheap(Reused::expert_activated, saved.inner.dtype, {saved.inner.rows(), pass.config.expert_width()});
+    ops::activation(pass.context, expert_activation(pass, layer, sequence, saved));
+    scale_forward(pass, layer, saved);
 }
 
 // Adds the shared expert's answer to delta.
@@ -139,21 +159,10 @@ void shared_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence
 
 const RoutingConfig& routing_of(const ModelConfig& config, const MoeLayer& layer) { return layer.decoder ? config.decoder_routing : config.encoder_routing; }
 
-void update_balance_bias(const ParameterStore& store, const ModelConfig& config, const MoeLayer& layer, const std::vector<double>& demand) {
+void update_balance_bias(Context& context, const ParameterStore& store, const ModelConfig& config, const MoeLayer& layer, const Tensor& demand, const Tensor& accepted) {
     const RoutingConfig& routing = routing_of(config, layer);
     if (!routing.balance_bias || store.records()[layer.router].frozen) return;
-    double mean = 0;
-    for (const double d : demand) mean += d / static_cast<double>(demand.size());
-    const Tensor bias = store.master(store.records()[layer.balance_bias]);
-    const HostTensor values = to_host(store.engine(), bias);
-    for (size_t e = 0; e < demand.size(); ++e) {
-        const double change = routing.balance_bias_rate * static_cast<double>((demand[e] < mean) - (demand[e] > mean));
-        if (bias.dtype == DType::f64)
-            values.as<double>()[e] += change;
-        else
-            values.as<float>()[e] += static_cast<float>(change);
-    }
-    store.engine().upload(bias.data, values.memory.get(), bias.bytes());
+    ops::balance_bias(context, {store.master(store.records()[layer.balance_bias]), demand, routing.balance_bias_rate, accepted});
 }
 
 ops::RouteRule rule_of(const RoutingConfig& routing, bool training) {
@@ -192,16 +201,14 @@ MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std
     return layer;
 }
 
-Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
+Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved, const Tensor& into) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
     const RoutingConfig& routing = routing_of(config, layer);
     const int64_t n = x.rows(), d = config.d_model, f = config.expert_width(), halves = config.expert_gated ? 2 : 1;
 
     // Router.
-    saved.router_input = context.allocate(pass.accumulate(), {n, d});
-    ops::cast(context, x, saved.router_input);
-    explore(pass, layer, sequence, saved.router_input);
+    router_forward(pass, layer, x, sequence, saved);
     const Tensor logits = context.allocate(pass.accumulate(), {n, config.experts});
     ops::matmul(context, {.a = saved.router_input, .b = pass.master(layer.router), .out = logits, .transpose_b = true});
     ops::RouteArgs& route = saved.route;
@@ -219,30 +226,34 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
 
     // Dispatcher and experts.
     const int64_t rows = route.row_token.elements();
-    saved.rows = context.allocate(x.dtype, {rows, d});
     saved.inner = context.allocate(x.dtype, {rows, halves * f});
-    saved.activated = context.allocate(x.dtype, {rows, f});
     saved.answers = context.allocate(x.dtype, {rows, d});
     const auto& records = pass.parameters.records();
-    ops::gather_rows(context, {x, tables_of(route), saved.rows});
+    gather_forward(pass, x, saved);
     ops::grouped_matmul(context, {.a = saved.rows,
                                   .b = pass.fused_weight_of(x.dtype, layer.input, halves),
                                   .b_stride = records[layer.input].expert_stride,
                                   .offsets = route.offsets,
                                   .out = saved.inner,
                                   .transpose_b = true});
-    ops::activation(context, expert_activation(pass, layer, sequence, saved));
-    scale_forward(pass, layer, saved);
+    experts_activation(pass, layer, sequence, saved);
     ops::grouped_matmul(context, {.a = saved.scaled,
                                   .b = pass.weight_of(x.dtype, layer.output),
                                   .b_stride = records[layer.output].expert_stride,
                                   .offsets = route.offsets,
                                   .out = saved.answers,
                                   .transpose_b = true});
-    const Tensor delta = context.allocate(x.dtype, {n, d});
+    const Tensor delta = into ? into : context.allocate(x.dtype, {n, d});
     ops::combine(context, {saved.answers, route.row_gate, tables_of(route), delta});
     if (layer.has_shared) shared_forward(pass, layer, x, sequence, delta, saved);
     return delta;
+}
+
+void moe_recompute(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
+    router_forward(pass, layer, x, sequence, saved);
+    gather_forward(pass, x, saved);
+    experts_activation(pass, layer, sequence, saved);
+    if (layer.has_shared) feed_forward_activation(pass, layer.shared, sequence, saved.shared);
 }
 
 Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved) {

@@ -44,14 +44,16 @@ ops::RouteRule rule_of(const RoutingConfig& routing, bool training);
 
 /// How a layer's stack routes.
 const RoutingConfig& routing_of(const ModelConfig& config, const MoeLayer& layer);
-/// Loss-free balancing after an optimizer step: bias_e += rate x sign(mean demand - demand_e), demand [E] over the whole step. Nothing if the layer has no
-/// such bias or its router is frozen.
-void update_balance_bias(const ParameterStore& store, const ModelConfig& config, const MoeLayer& layer, const std::vector<double>& demand);
+/// Loss-free balancing after an optimizer step, with the demand [E] of the whole step (ops::balance_bias). Nothing if the layer has no such bias or its router is
+/// frozen.
+void update_balance_bias(Context& context, const ParameterStore& store, const ModelConfig& config, const MoeLayer& layer, const Tensor& demand, const Tensor& accepted);
 
 /// Declares the records of router and experts under `prefix` ("encoder.block.1.layer.1.mlp").
 MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder);
-/// delta [N, D].
-Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved);
+/// delta [N, D], into memory of the type of x if given.
+Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved, const Tensor& into = {});
+/// What Recompute::cheap did not keep: router input, rows and activations, from x and what was kept.
+void moe_recompute(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved);
 /// Gradient of x, router losses included; adds to the weights' gradients. Overwrites what the forward saved.
 Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved);
 

@@ -117,12 +117,12 @@ void ParameterStore::initialise(uint64_t seed) {
     update_compute();
 }
 
-void ParameterStore::update_compute() {
+void ParameterStore::update_compute() const {
     Context context(device_, *engine_);
     if (compute_ != master_) ops::cast(context, Tensor(master_, master_type(), {flat_}), Tensor(compute_, compute_type_, {flat_}));
 }
 
-void ParameterStore::zero_gradients() { engine_->zero(gradient_, flat_ * size_of(master_type())); }
+void ParameterStore::zero_gradients() const { engine_->zero(gradient_, flat_ * size_of(master_type())); }
 
 const Parameter* ParameterStore::find(std::string_view name) const {
     for (const Parameter& p : records_)

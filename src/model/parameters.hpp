@@ -56,8 +56,8 @@ public:
     /// initialise_tensor() of every record, and the compute copy.
     void initialise(uint64_t seed);
     /// Refreshes the compute copy from the master weights.
-    void update_compute();
-    void zero_gradients();
+    void update_compute() const;
+    void zero_gradients() const;
 
     const std::vector<Parameter>& records() const { return records_; }
     std::vector<Parameter>& records() { return records_; }

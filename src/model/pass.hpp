@@ -17,6 +17,17 @@ struct LossScales {
     int64_t decoder_groups = 1;
 };
 
+/// Memory for what the backward pass computes again (Recompute::cheap): one tensor of each kind, used by all layers in turn.
+class Reused {
+public:
+    enum Kind { normed, router_input, rows, activated, expert_activated, scaled, kinds };
+    /// As large as the largest so far asks for; a larger one is allocated.
+    Tensor take(Context& context, Kind kind, DType type, Shape shape);
+
+private:
+    Tensor slots_[kinds];
+};
+
 struct Pass {
     Context& context;
     const ParameterStore& parameters;  ///< its tensors are views: gradients are written through them
@@ -25,6 +36,8 @@ struct Pass {
     bool route_rows_alone = false;  ///< every row is a routing group of its own, whatever the config says: evaluation and generation
     bool no_drop = false;           ///< no expert has a limit: incremental decoding
     bool training_capacity = false; ///< capacity and second policy of training although `training` is false: traces of the routing
+    Recompute recompute = Recompute::none;  ///< what train() computes again in the backward pass
+    Reused* reused = nullptr;       ///< where that lies; set by train() for Recompute::cheap
     uint64_t seed = 0;
     uint32_t step = 0;
     LossScales loss;
@@ -40,6 +53,8 @@ struct Pass {
     /// The copy of a weight that has a type: master or compute.
     Tensor weight_of(DType type, size_t index) const { return type == accumulate() ? master(index) : weight(index); }
     Tensor fused_weight_of(DType type, size_t index, int64_t count) const { return stack_rows(weight_of(type, index), index, count); }
+    /// Memory for what can be computed again at little cost: reused by the next layer, or kept for the backward pass.
+    Tensor cheap(Reused::Kind kind, DType type, Shape shape) const { return reused ? reused->take(context, kind, type, shape) : context.allocate(type, shape); }
     /// What the forward saved, in the type of the backward's products: itself, or a copy in the arena.
     Tensor narrow(const Tensor& saved) const;
     /// `count` records that lie side by side, as one matrix [sum of rows, cols]: a fused projection.

@@ -1,9 +1,11 @@
 #include "model/stack.hpp"
 
 #include "ops/norm.hpp"
+#include "ops/report.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace flanmoe {
 
@@ -41,30 +43,72 @@ Dropout final_dropout(const Pass& pass, const Stack& stack, const Sequence& sequ
     return pass.dropout(pass.config.dropout, stack.first_layer, Purpose::stack_dropout, sequence.first_token() * d, sequence.length, broadcast);
 }
 
-Tensor forward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence, SubLayerSaved& saved) {
+Tensor forward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence, SubLayerSaved& saved, const Tensor& into) {
     if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
-        auto part = pass.context.part("attention forward");
-        return attention_forward(pass, *attention, saved.y, sequence, memory, memory_sequence, saved.attention);
+        auto part = pass.context.part("attention forward", sublayer.layer);
+        return attention_forward(pass, *attention, saved.y, sequence, memory, memory_sequence, saved.attention, into);
     }
     if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
-        auto part = pass.context.part("feed-forward forward");
-        return feed_forward_forward(pass, *feed_forward, saved.y, sequence, saved.feed_forward);
+        auto part = pass.context.part("feed-forward forward", sublayer.layer);
+        return feed_forward_forward(pass, *feed_forward, saved.y, sequence, saved.feed_forward, into);
     }
-    auto part = pass.context.part("experts forward");
-    return moe_forward(pass, std::get<MoeLayer>(sublayer.body), saved.y, sequence, saved.moe);
+    auto part = pass.context.part("experts forward", sublayer.layer);
+    return moe_forward(pass, std::get<MoeLayer>(sublayer.body), saved.y, sequence, saved.moe, into);
+}
+
+// Recompute::full keeps of a sub-layer its input, and of a sparse one the sums for the report; all else is freed with the scope that this opens.
+// Returns memory for the sub-layer's output.
+Tensor keep_input_only(Pass& pass, const SubLayer& sublayer, SubLayerSaved& kept, std::optional<Arena::Scope>& scope) {
+    Context& context = pass.context;
+    const bool sparse = std::holds_alternative<MoeLayer>(sublayer.body);
+    const Tensor output = context.allocate(sparse ? pass.forward_type() : pass.accumulate(), kept.h.shape);
+    if (sparse) {
+        ops::RouteArgs& route = kept.moe.route;
+        route.statistics = context.allocate(DType::f64, {ops::route_sums});
+        for (Tensor* sums : {&route.load, &route.demand}) *sums = context.allocate(DType::f64, {pass.config.experts});
+    }
+    scope.emplace(context.arena);
+    return output;
+}
+
+void forget_all_but_input(SubLayerSaved& kept) {
+    SubLayerSaved input;
+    input.h = kept.h;
+    ops::RouteArgs &route = input.moe.route, &filled = kept.moe.route;
+    route.statistics = filled.statistics, route.load = filled.load, route.demand = filled.demand;
+    kept = input;
+}
+
+// What the forward pass did not keep of a sub-layer.
+void compute_again(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, const StackSaved& saved, SubLayerSaved& kept) {
+    Context& context = pass.context;
+    const bool full = pass.recompute == Recompute::full;
+    auto part = context.part("recomputation", sublayer.layer);
+    if (full) kept.rstd = context.allocate(pass.accumulate(), {kept.h.rows()}), kept.moe = {};
+    kept.y = pass.cheap(Reused::normed, pass.forward_type(), kept.h.shape);
+    ops::residual_norm(context, {.residual = kept.h, .gain = pass.master(sublayer.norm), .epsilon = pass.config.norm_epsilon, .y = kept.y, .rstd = kept.rstd});
+    if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
+        if (full) attention_inner(pass, *attention, kept.y, sequence, saved.memory, saved.memory_sequence, kept.attention);
+    } else if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
+        full ? feed_forward_inner(pass, *feed_forward, kept.y, sequence, kept.feed_forward) : feed_forward_activation(pass, *feed_forward, sequence, kept.feed_forward);
+    } else if (full) {
+        moe_forward(pass, std::get<MoeLayer>(sublayer.body), kept.y, sequence, kept.moe);
+    } else {
+        moe_recompute(pass, std::get<MoeLayer>(sublayer.body), kept.y, sequence, kept.moe);
+    }
 }
 
 Tensor backward(Pass& pass, const SubLayer& sublayer, const Sequence& sequence, const Tensor& d_delta, const Tensor& memory, const Tensor& d_memory,
                 const SubLayerSaved& saved) {
     if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
-        auto part = pass.context.part("attention backward");
+        auto part = pass.context.part("attention backward", sublayer.layer);
         return attention_backward(pass, *attention, saved.y, d_delta, memory, d_memory, saved.attention);
     }
     if (const auto* feed_forward = std::get_if<FeedForward>(&sublayer.body)) {
-        auto part = pass.context.part("feed-forward backward");
+        auto part = pass.context.part("feed-forward backward", sublayer.layer);
         return feed_forward_backward(pass, *feed_forward, saved.y, sequence, d_delta, saved.feed_forward);
     }
-    auto part = pass.context.part("experts backward");
+    auto part = pass.context.part("experts backward", sublayer.layer);
     return moe_backward(pass, std::get<MoeLayer>(sublayer.body), sequence, d_delta, saved.moe);
 }
 
@@ -115,20 +159,24 @@ Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, con
     Context& context = pass.context;
     const int64_t n = embedded.rows(), d = pass.config.d_model;
     saved.sublayers.assign(stack.sublayers.size(), {});
+    saved.memory = memory, saved.memory_sequence = memory_sequence;
     // What a sub-layer adds becomes the new stream in place, if it has the stream's type.
     const auto stream = [&](const Tensor& added) { return added.dtype == pass.accumulate() ? added : context.allocate(pass.accumulate(), {n, d}); };
     Tensor h, delta = embedded;
     for (size_t s = 0; s < stack.sublayers.size(); ++s) {
         SubLayerSaved& kept = saved.sublayers[s];
         kept.h = stream(delta);
-        kept.y = context.allocate(pass.forward_type(), {n, d});
+        std::optional<Arena::Scope> scope;
+        const Tensor into = pass.recompute == Recompute::full ? keep_input_only(pass, stack.sublayers[s], kept, scope) : Tensor();
+        kept.y = pass.cheap(Reused::normed, pass.forward_type(), {n, d});
         kept.rstd = context.allocate(pass.accumulate(), {n});
         {
-            auto part = context.part("norm forward");
+            auto part = context.part("norm forward", stack.sublayers[s].layer);
             ops::residual_norm(context, {h, delta, delta_dropout(pass, stack, s, sequence), pass.master(stack.sublayers[s].norm), pass.config.norm_epsilon, {}, kept.h, kept.y, kept.rstd});
         }
         h = kept.h;
-        delta = forward(pass, stack.sublayers[s], sequence, memory, memory_sequence, kept);
+        delta = forward(pass, stack.sublayers[s], sequence, memory, memory_sequence, kept, into);
+        if (scope) forget_all_but_input(kept);
     }
     saved.h = stream(delta);
     saved.out = context.allocate(stack.decoder ? pass.type() : pass.forward_type(), {n, d});  // the output layer's product is in the compute type
@@ -151,7 +199,8 @@ Tensor stack_backward(Pass& pass, const Stack& stack, const Sequence& sequence, 
     norm_backward(saved.h, saved.rstd, stack.final_norm, d_out, false, stack.sublayers.size(), final_dropout(pass, stack, sequence));
     for (size_t s = stack.sublayers.size(); s-- > 0;) {
         Arena::Scope scope(context.arena);
-        const SubLayerSaved& kept = saved.sublayers[s];
+        SubLayerSaved kept = saved.sublayers[s];
+        if (pass.recompute != Recompute::none) compute_again(pass, stack.sublayers[s], sequence, saved, kept);
         const Tensor dy = backward(pass, stack.sublayers[s], sequence, d_delta, memory, d_memory, kept);
         norm_backward(kept.h, kept.rstd, stack.sublayers[s].norm, dy, true, s, {});
     }

@@ -3,6 +3,9 @@
 // A stack is a list of sub-layers (self-attention, cross-attention, feed-forward or experts, ST-MoE's extra feed-forward), each with its own norm:
 //   h_0 = dropout(embedding)     h_{s+1} = h_s + dropout(sublayer_s(norm_s(h_s)))     out = dropout(norm(h_S))
 // so that "add, dropout, norm" between two sub-layers is one operation. Names follow Hugging Face: PREFIX.block.i.layer.j.*.
+//
+// Recompute::cheap keeps h_s and what products gave, and computes norms, activations and gathered rows again before a sub-layer's backward; Recompute::full
+// keeps h_s alone. Random numbers go by index, so both give the same bits.
 #pragma once
 
 #include "model/attention_layer.hpp"
@@ -40,6 +43,8 @@ struct SubLayerSaved {
 struct StackSaved {
     std::vector<SubLayerSaved> sublayers;
     Tensor h, rstd, out;  ///< before and after the final norm
+    Tensor memory;        ///< what cross-attention read, with its sequence
+    const Sequence* memory_sequence = nullptr;
 };
 
 /// Declares encoder (decoder = false) or decoder records.

@@ -3,6 +3,7 @@
 #include "ops/elementwise.hpp"
 #include "ops/embedding.hpp"
 #include "ops/matmul.hpp"
+#include "ops/report.hpp"
 
 #include <cmath>
 #include <cstring>
@@ -18,23 +19,6 @@ Parameter embedding_record(const ModelConfig& config, const char* name, Paramete
     p.deviation = deviation;
     p.kind = kind;
     return p;
-}
-
-// u8 [N]: 1 where the router may route; from the batch if it says so, else wherever there is no padding.
-Tensor routed_mask(Context& context, const std::vector<uint8_t>& given, const std::vector<int32_t>& segments) {
-    if (!given.empty()) return context.upload(given, {static_cast<int64_t>(given.size())});
-    std::vector<uint8_t> mask(segments.size());
-    for (size_t i = 0; i < segments.size(); ++i) mask[i] = segments[i] != 0;
-    return context.upload(mask, {static_cast<int64_t>(mask.size())});
-}
-
-void check_ids(const std::vector<int32_t>& ids, int64_t vocabulary, const char* which) {
-    for (const int32_t id : ids) {
-        if (id < 0 || id >= vocabulary) {
-            fail(Exit::bad_data, "the {} contain token {}, but the model has {} embeddings; use the tokenizer that the model was made for, or raise model.vocab_size", which,
-                 id, vocabulary);
-        }
-    }
 }
 
 // Groups of one side with at least one routable token.
@@ -117,57 +101,53 @@ Tensor Transformer::embed(Pass& pass, const Tensor& ids) const {
     return out;
 }
 
-Tensor Transformer::forward(Pass& pass, const Batch& batch, TransformerSaved& saved) const {
+Tensor Transformer::forward(Pass& pass, const BatchTensors& batch, TransformerSaved& saved) const {
     Context& context = pass.context;
-    check_ids(batch.encoder_ids, config_.vocab_size, "inputs");
-    check_ids(batch.decoder_ids, config_.vocab_size, "targets");
+    const auto sequence = [&](int64_t length, const Tensor& segments, const Tensor& routed, const Tensor& prefix_ends) {
+        return Sequence{batch.rows, length, batch.first_row, segments, routed, prefix_ends, rotary_table(context, config_, pass.accumulate(), length)};
+    };
     Tensor memory;
     if (config_.encoder_decoder) {
         require(batch.encoder_length > 0, "inputs for the encoder");
-        saved.encoder = {batch.rows, batch.encoder_length, batch.first_row, context.upload(batch.encoder_segments, {batch.rows, batch.encoder_length}),
-                         routed_mask(context, batch.encoder_routed, batch.encoder_segments), {}, {}};
-        saved.encoder.rotary = rotary_table(context, config_, pass.accumulate(), batch.encoder_length);
-        saved.encoder_ids = context.upload(batch.encoder_ids, {saved.encoder.tokens()});
+        saved.encoder = sequence(batch.encoder_length, batch.encoder_segments, batch.encoder_routed, {});
+        saved.encoder_ids = batch.encoder_ids;
         memory = stack_forward(pass, encoder_, embed(pass, saved.encoder_ids), saved.encoder, {}, nullptr, saved.encoder_stack);
     }
-    saved.decoder = {batch.rows, batch.decoder_length, batch.first_row, context.upload(batch.decoder_segments, {batch.rows, batch.decoder_length}),
-                     routed_mask(context, batch.decoder_routed, batch.decoder_segments), {}, {}};
-    if (!batch.prefix_ends.empty()) saved.decoder.prefix_ends = context.upload(batch.prefix_ends, {batch.rows, batch.decoder_length});
-    saved.decoder.rotary = rotary_table(context, config_, pass.accumulate(), batch.decoder_length);
-    saved.decoder_ids = context.upload(batch.decoder_ids, {saved.decoder.tokens()});
-    if (!batch.decoder_targets.empty()) saved.targets = context.upload(batch.decoder_targets, {saved.decoder.tokens()});
+    saved.decoder = sequence(batch.decoder_length, batch.decoder_segments, batch.decoder_routed, batch.prefix_ends);
+    saved.decoder_ids = batch.decoder_ids;
+    saved.targets = batch.targets;
     return stack_forward(pass, decoder_, embed(pass, saved.decoder_ids), saved.decoder, memory, &saved.encoder, saved.decoder_stack);
 }
 
-LossSums Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll) const {
-    LossSums sums;
-    {
-        auto part = pass.context.part("output and loss");
-        ops::LinearCrossEntropyArgs args;
-        args.hidden = hidden;
-        args.weight = head_weight(pass);
-        args.targets = saved.targets;
-        args.scale = logit_scale();
-        args.loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(1, pass.loss.tokens));
-        args.z_coefficient = pass.loss.output_z;
-        args.d_hidden = d_hidden;
-        if (d_hidden) args.d_weight = pass.gradient(config_.tied ? embedding_ : head_);
-        args.token_nll = token_nll;
-        args.sums = pass.context.zeros(DType::f64, {4});
-        ops::linear_cross_entropy(pass.context, args);
-        sums.output = ops::read_sums(pass.context, args.sums);
-    }
-    sums.routing = routing_reports(pass.context, saved);
-    return sums;
+void Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll, const Tensor& report) const {
+    auto part = pass.context.part("output and loss");
+    ops::LinearCrossEntropyArgs args;
+    args.hidden = hidden;
+    args.weight = head_weight(pass);
+    args.targets = saved.targets;
+    args.scale = logit_scale();
+    args.loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(1, pass.loss.tokens));
+    args.z_coefficient = pass.loss.output_z;
+    args.d_hidden = d_hidden;
+    if (d_hidden) args.d_weight = pass.gradient(config_.tied ? embedding_ : head_);
+    args.token_nll = token_nll;
+    args.sums = pass.context.zeros(DType::f64, {ops::output_sums});
+    ops::linear_cross_entropy(pass.context, args);
+    std::vector<Tensor> sums = {args.sums};
+    for (const RoutedLayer& layer : routed_layers(saved)) sums.insert(sums.end(), {layer.route->statistics, layer.route->load, layer.route->demand});
+    ops::add_sums(pass.context, sums, report);
 }
 
-LossSums Transformer::train(Pass& pass, const Batch& batch) const {
-    Context& context = pass.context;
+void Transformer::train(const Pass& given, const BatchTensors& batch, const Tensor& report) const {
+    Context& context = given.context;
     Arena::Scope scope(context.arena);
+    Pass pass = given;
+    Reused reused;
+    if (pass.recompute == Recompute::cheap) pass.reused = &reused;
     TransformerSaved saved;
     const Tensor hidden = forward(pass, batch, saved);
     const Tensor d_hidden = context.allocate(pass.type(), hidden.shape);
-    const LossSums sums = loss(pass, hidden, saved, d_hidden, {});
+    loss(pass, hidden, saved, d_hidden, {}, report);
 
     Tensor d_memory;
     if (config_.encoder_decoder) d_memory = context.zeros(pass.accumulate(), saved.encoder_stack.out.shape);
@@ -180,7 +160,6 @@ LossSums Transformer::train(Pass& pass, const Batch& batch) const {
     if (config_.encoder_decoder) {
         embedding_backward(saved.encoder_ids, stack_backward(pass, encoder_, saved.encoder, {}, pass.narrow(d_memory), {}, saved.encoder_stack));
     }
-    return sums;
 }
 
 LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<double>* token_nll) const {
@@ -190,7 +169,9 @@ LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<doubl
     const Tensor hidden = forward(pass, batch, saved);
     Tensor nll;
     if (token_nll) nll = context.allocate(pass.accumulate(), {saved.decoder.tokens()});
-    const LossSums sums = loss(pass, hidden, saved, {}, nll);
+    const Tensor report = context.zeros(DType::f64, {report_size()});
+    loss(pass, hidden, saved, {}, nll, report);
+    const LossSums sums = read_report(context.download<double>(report).data());
     if (token_nll) {
         const Tensor wide = context.allocate(DType::f64, nll.shape);
         ops::cast(context, nll, wide);
@@ -206,11 +187,38 @@ Tensor Transformer::logits(Pass& pass, const Tensor& hidden) const {
     return out;
 }
 
-void Transformer::update_balance_biases(const std::vector<RoutingReport>& reports) {
-    size_t next = 0;
-    for (const Stack* stack : {&encoder_, &decoder_})
-        for (const SubLayer& sublayer : stack->sublayers)
-            if (const auto* moe = std::get_if<MoeLayer>(&sublayer.body)) update_balance_bias(parameters_, config_, *moe, reports.at(next++).demand);
+int64_t Transformer::report_size() const { return ops::output_sums + sparse_layers() * (ops::route_sums + 2 * config_.experts); }
+
+void Transformer::update_balance_biases(Context& context, const Tensor& report, const Tensor& accepted) const {
+    const int64_t experts = config_.experts;
+    int64_t demand = ops::output_sums + ops::route_sums + experts;  // where the layer's stands in the report
+    for (const Stack* stack : {&encoder_, &decoder_}) {
+        for (const SubLayer& sublayer : stack->sublayers) {
+            const auto* moe = std::get_if<MoeLayer>(&sublayer.body);
+            if (!moe) continue;
+            update_balance_bias(context, parameters_, config_, *moe, Tensor(report.as<double>() + demand, DType::f64, {experts}), accepted);
+            demand += ops::route_sums + 2 * experts;
+        }
+    }
+}
+
+LossSums Transformer::read_report(const double* report) const {
+    LossSums sums;
+    sums.output = {report[0], report[1], static_cast<int64_t>(report[2]), static_cast<int64_t>(report[3])};
+    report += ops::output_sums;
+    const auto take = [&](int64_t count) {
+        report += count;
+        return std::vector<double>(report - count, report);
+    };
+    for (const Stack* stack : {&encoder_, &decoder_}) {
+        for (const SubLayer& sublayer : stack->sublayers) {
+            if (!std::holds_alternative<MoeLayer>(sublayer.body)) continue;
+            RoutingReport layer{stack->decoder, sublayer.block, take(ops::route_sums), {}, {}};
+            layer.load = take(config_.experts), layer.demand = take(config_.experts);
+            sums.routing.push_back(std::move(layer));
+        }
+    }
+    return sums;
 }
 
 std::vector<RoutedLayer> Transformer::routed_layers(const TransformerSaved& saved) const {
@@ -222,14 +230,6 @@ std::vector<RoutedLayer> Transformer::routed_layers(const TransformerSaved& save
     collect(encoder_, saved.encoder_stack);
     collect(decoder_, saved.decoder_stack);
     return layers;
-}
-
-std::vector<RoutingReport> Transformer::routing_reports(const Context& context, const TransformerSaved& saved) const {
-    std::vector<RoutingReport> reports;
-    for (const RoutedLayer& layer : routed_layers(saved))
-        reports.push_back({layer.decoder, layer.block, context.download<double>(layer.route->statistics), context.download<double>(layer.route->load),
-                           context.download<double>(layer.route->demand)});
-    return reports;
 }
 
 }  // namespace flanmoe

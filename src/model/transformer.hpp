@@ -5,6 +5,7 @@
 #pragma once
 
 #include "data/batch.hpp"
+#include "model/batch_tensors.hpp"
 #include "model/stack.hpp"
 #include "ops/cross_entropy.hpp"
 
@@ -33,7 +34,6 @@ struct LossSums {
     double output_z() const;       ///< mean lse^2 of a target token
     double balance() const;        ///< mean over sparse layers of each layer's mean over groups
     double router_z() const;
-    double loss(const LossScales& scales) const { return cross_entropy() + scales.output_z * output_z() + scales.balance * balance() + scales.router_z * router_z(); }
 };
 
 struct TransformerSaved {
@@ -59,9 +59,11 @@ public:
     const ParameterStore& parameters() const { return parameters_; }
 
     /// Forward of both stacks; returns the decoder's output [rows * decoder_length, D].
-    Tensor forward(Pass& pass, const Batch& batch, TransformerSaved& saved) const;
-    /// Forward and backward of one micro-batch: adds to the gradients. The arena is left as it was found.
-    LossSums train(Pass& pass, const Batch& batch) const;
+    Tensor forward(Pass& pass, const BatchTensors& batch, TransformerSaved& saved) const;
+    Tensor forward(Pass& pass, const Batch& batch, TransformerSaved& saved) const { return forward(pass, upload(pass.context, config_, batch), saved); }
+    /// Forward and backward of one micro-batch: adds to the gradients, and its sums to `report` (f64 [report_size()], ops/report.hpp), all on the device. The
+    /// arena is left as it was found.
+    void train(const Pass& pass, const BatchTensors& batch, const Tensor& report) const;
     /// Loss without gradients; token_nll, if given, gets nll per decoder position (0 where ignored).
     LossSums evaluate(Pass& pass, const Batch& batch, std::vector<double>* token_nll = nullptr) const;
     /// Logits [N, V] in the accumulation type of a decoder output.
@@ -70,14 +72,17 @@ public:
     const Stack& encoder() const { return encoder_; }
     const Stack& decoder() const { return decoder_; }
     Tensor embed(Pass& pass, const Tensor& ids) const;  ///< [N, D], accumulation type
-    /// Loss-free balancing of the routers that have a bias, after an optimizer step with these reports (update_balance_bias).
-    void update_balance_biases(const std::vector<RoutingReport>& reports);
-    /// The sparse layers of a forward pass, encoder first, and their reports.
+    /// Loss-free balancing of the routers that have a bias, after a step with this report, unless accepted (f64 [1]) is NaN (ops/report.hpp).
+    void update_balance_biases(Context& context, const Tensor& report, const Tensor& accepted) const;
+    /// The sparse layers of a forward pass, encoder first.
     std::vector<RoutedLayer> routed_layers(const TransformerSaved& saved) const;
-    std::vector<RoutingReport> routing_reports(const Context& context, const TransformerSaved& saved) const;
+    int64_t sparse_layers() const { return static_cast<int64_t>(config_.encoder_sparse.size() + config_.decoder_sparse.size()); }
+    int64_t report_size() const;
+    /// What report_size() numbers on the host say.
+    LossSums read_report(const double* report) const;
 
 private:
-    LossSums loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll) const;
+    void loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll, const Tensor& report) const;
     Tensor head_weight(const Pass& pass) const { return pass.weight(config_.tied ? embedding_ : head_); }
     double logit_scale() const;
 

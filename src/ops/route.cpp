@@ -42,6 +42,7 @@ void allocate_route_outputs(Context& context, RouteArgs& args) {
     args.row_id = context.allocate(DType::i64, {rows});
     args.token_offsets = context.allocate(DType::i32, {tokens + 1});
     args.token_rows = context.allocate(DType::i32, {rows});
+    if (args.statistics) return;
     args.statistics = context.allocate(DType::f64, {static_cast<int64_t>(RouteStatistic::count)});
     args.load = context.allocate(DType::f64, {experts});
     args.demand = context.allocate(DType::f64, {experts});

@@ -80,7 +80,7 @@ struct RouteArgs {
     Tensor load;           ///< out f64 [E]: rows kept by each expert, overwritten
     Tensor demand;         ///< out f64 [E]: choices of each expert that passed the second policy, kept or not (expert choice: load), overwritten
 };
-/// Allocates every output in the context's arena.
+/// Allocates every output in the context's arena; statistics, load and demand only if there are none yet.
 void allocate_route_outputs(Context& context, RouteArgs& args);
 void route(Context& context, const RouteArgs& args);
 

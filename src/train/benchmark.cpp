@@ -90,16 +90,21 @@ BenchmarkRig::BenchmarkRig(Context& context, const Config& config, const Benchma
     parameters.allocate(types.compute, true, types.forward, context);
     parameters.initialise(static_cast<uint64_t>(config.train.seed));
     optimizer_ = std::make_unique<Optimizer>(config.optimizer, parameters);
+    training_step_ = std::make_unique<TrainingStep>(context, model_, *optimizer_, config.train.cuda_graph);
     for (int64_t row = 0; row < rows; row += micro) batches_.push_back(random_tokens(config, std::min(micro, rows - row), source, target, row));
 }
 
 double BenchmarkRig::step() {
     const auto start = Clock::now();
-    const StepGradients gradients =
-        compute_gradients(context_, model_, batches_, {config_.train.balance_loss, config_.train.router_z_loss, config_.train.output_z_loss}, 1, steps_);
-    apply_gradients(context_, model_, *optimizer_, gradients, config_.train.gradient_clip, steps_++, 1e-4);
-    context_.engine->synchronize();
-    loss_ = gradients.loss;
+    loss_ = training_step_->run(batches_, {.coefficients = {config_.train.balance_loss, config_.train.router_z_loss, config_.train.output_z_loss},
+                                           .seed = 1,
+                                           .step = steps_,
+                                           .update = steps_,
+                                           .rate = 1e-4,
+                                           .clip = config_.train.gradient_clip,
+                                           .recompute = config_.train.recompute})
+                .loss;
+    ++steps_;
     return since(start);
 }
 
@@ -113,8 +118,14 @@ BenchmarkResult run_benchmark(const Config& config, const BenchmarkSettings& set
     PartTimer timer;
     std::vector<double> seconds;
     for (int64_t step = 0; step < settings.warmup; ++step) rig.step();
-    context.timer = &timer;
+    const auto measure_parts = [&](bool on) { context.timer = on ? &timer : nullptr; };
+    measure_parts(!context.engine->records());  // a recorded step has no parts: they are measured in steps of their own
     for (int64_t step = 0; step < settings.steps; ++step) seconds.push_back(rig.step());
+    if (!context.timer) {
+        measure_parts(true);
+        for (int64_t step = 0; step < settings.steps; ++step) rig.step();
+    }
+    timer.collect(*context.engine);
     result.loss = rig.loss();
     result.step = times_of(seconds);
     result.tokens_per_second = static_cast<double>(work.rows * (work.source + work.target)) / result.step.median;

@@ -7,6 +7,7 @@
 #include "model/transformer.hpp"
 #include "optim/optimizer.hpp"
 #include "train/memory.hpp"
+#include "train/step.hpp"
 
 #include <memory>
 #include <string>
@@ -64,6 +65,7 @@ private:
     Transformer model_;
     MemoryNeed need_;
     std::unique_ptr<Optimizer> optimizer_;
+    std::unique_ptr<TrainingStep> training_step_;
     StepBatch batches_;
     int64_t steps_ = 0;
     double loss_ = 0;

@@ -25,7 +25,7 @@ int64_t target_length(const DataConfig& data, int64_t source);
 /// Weights alone, in a compute type: evaluation, generation.
 MemoryNeed memory_of_weights(const ParameterStore& parameters, DType compute);
 /// Training with micro-batches of `rows` rows. Frozen parameters have gradients, but no optimizer state. Activations are the tensors that layers keep and the
-/// largest that a backward pass adds: within a sixth of the arena's peak.
+/// largest that a backward pass adds: within a sixth of the arena's peak (a fifth with Recompute::full).
 MemoryNeed memory_of_training(const Config& config, const Transformer& model, const SequenceShape& rows);
 /// Exit::out_of_memory with a sentence (what is needed for what, what there is, what to do) if the engine has less.
 void check_memory(const MemoryNeed& need, int64_t parameters, const Engine& engine = host_engine());

@@ -1,8 +1,74 @@
 #include "train/step.hpp"
 
+#include "ops/report.hpp"
+
 #include <cmath>
+#include <cstring>
 
 namespace flanmoe {
+
+namespace {
+
+StepReport report_in(const Tensor& all) {
+    const auto number = [&](int64_t from_end) { return Tensor(all.as<double>() + all.elements() - from_end, DType::f64, {1}); };
+    return {all, Tensor(all.data, DType::f64, {all.elements() - 3}), number(3), number(2), number(1)};
+}
+
+StepGradients read(const Transformer& model, const StepReport& report, const double* values) {
+    const double* const behind = values + report.sums.elements();
+    StepGradients step;
+    step.sums = model.read_report(values);
+    step.gradient_norm = std::sqrt(behind[0]), step.loss = behind[1];
+    step.report = report;
+    return step;
+}
+
+LossScales scales_of(const Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients) {
+    LossScales scales{.balance = coefficients.balance, .router_z = coefficients.router_z, .output_z = coefficients.output_z, .tokens = 0};
+    for (const Batch& batch : batches) scales.tokens += batch.target_tokens();
+    count_groups(model.config(), batches, scales);
+    return scales;
+}
+
+void queue_gradients(Pass& pass, const Transformer& model, const std::vector<BatchTensors>& batches, const Tensor& largest_loss, const StepReport& report) {
+    Context& context = pass.context;
+    {
+        auto part = context.part("zero gradients");
+        context.engine->zero(report.all.data, report.all.bytes());
+        model.parameters().zero_gradients();
+    }
+    for (const BatchTensors& batch : batches) model.train(pass, batch, report.sums);
+    auto part = context.part("gradient norm");
+    gradient_squares(context, model.parameters(), report.squared_norm);
+    ops::step_verdict(context, {.report = report.sums,
+                                .layers = model.sparse_layers(),
+                                .experts = model.config().experts,
+                                .output_z = pass.loss.output_z,
+                                .balance = pass.loss.balance,
+                                .router_z = pass.loss.router_z,
+                                .squared_norm = report.squared_norm,
+                                .largest_loss = largest_loss,
+                                .loss = report.loss,
+                                .accepted = report.accepted});
+}
+
+void queue_update(Context& context, const Transformer& model, Optimizer& optimizer, const StepReport& report, double clip, int64_t step, double rate) {
+    optimizer.update(context, step, rate, 1, report.accepted, clip);
+    model.update_balance_biases(context, report.sums, report.accepted);
+    auto part = context.part("cast weights");
+    model.parameters().update_compute();
+}
+
+// What decides which memory a step uses and which kernels it starts.
+std::vector<int64_t> shapes_of(const StepBatch& batches) {
+    std::vector<int64_t> shapes;
+    for (const Batch& b : batches) shapes.insert(shapes.end(), {b.rows, b.encoder_length, b.decoder_length, !b.prefix_ends.empty()});
+    return shapes;
+}
+
+constexpr int64_t before_batches = 64;  // bytes of the input: the largest loss, and room up to a border of cache lines
+
+}  // namespace
 
 bool StepGradients::finite() const {
     return std::isfinite(loss) && gradient_norm < ops::largest_gradient_norm;
@@ -13,32 +79,67 @@ TrainingTypes training_types(const TrainConfig& config) {
     return {DType::bf16, config.forward == Precision::f32 ? DType::f32 : DType::bf16};
 }
 
-StepGradients compute_gradients(Context& context, Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
-                                bool dropout) {
-    StepGradients result;
-    result.scales.balance = coefficients.balance;
-    result.scales.router_z = coefficients.router_z;
-    result.scales.output_z = coefficients.output_z;
-    result.scales.tokens = 0;
-    for (const Batch& batch : batches) result.scales.tokens += batch.target_tokens();
-    count_groups(model.config(), batches, result.scales);
+int64_t size_of_report(const Transformer& model) { return model.report_size() + 3; }
 
-    {
-        auto part = context.part("zero gradients");
-        model.parameters().zero_gradients();
-    }
-    Pass pass{.context = context, .parameters = model.parameters(), .config = model.config(), .training = dropout, .seed = seed, .step = static_cast<uint32_t>(step), .loss = result.scales};
-    for (const Batch& batch : batches) result.sums.add(model.train(pass, batch));
-    result.loss = result.sums.loss(result.scales);
-    result.gradient_norm = gradient_norm(context, model.parameters());
-    return result;
+TrainingStep::TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph)
+    : context_(context), model_(model), optimizer_(optimizer), graph_(graph && context.engine->records()), input_(*context.engine, 1),
+      report_(*context.engine, size_of_report(model) * size_of(DType::f64)), packed_(*context.engine, 1),
+      read_(*context.engine, size_of_report(model) * size_of(DType::f64)) {
+    if (graph_) context.engine->set_separate_allocations(false);
+    if (!report_.data() || !read_.data()) fail(Exit::out_of_memory, "out of memory: there is no room for a step's report; choose a smaller model or batch");
 }
 
-void apply_gradients(Context& context, Transformer& model, Optimizer& optimizer, const StepGradients& gradients, double clip, int64_t step, double rate) {
-    optimizer.update(context, step, rate, ops::clipped_scale(1, gradients.gradient_norm, clip));
-    model.update_balance_biases(gradients.sums.routing);
-    auto part = context.part("cast weights");
-    model.parameters().update_compute();
+StepGradients TrainingStep::run(const StepBatch& batches, const StepSettings& settings) {
+    Engine& engine = *context_.engine;
+    engine.begin_step(settings.step);
+    std::vector<int64_t> shapes = shapes_of(batches);
+    const bool known = shapes == shapes_;
+    int64_t bytes = before_batches;
+    for (const Batch& batch : batches) bytes += packed_bytes(batch);
+    if (!known) {
+        input_ = Buffer(engine, bytes), packed_ = PinnedBuffer(engine, bytes);
+        if (!input_.data() || !packed_.data()) fail(Exit::out_of_memory, "out of memory: there is no room for a step's batches of {} bytes; use smaller ones", bytes);
+    }
+
+    std::memcpy(packed_.data(), &settings.largest_loss, sizeof settings.largest_loss);
+    std::vector<BatchTensors> tensors;
+    int64_t at = before_batches;
+    for (const Batch& batch : batches) {
+        tensors.push_back(pack(model_.config(), batch, static_cast<char*>(packed_.data()) + at, static_cast<char*>(input_.data()) + at));
+        at += packed_bytes(batch);
+    }
+    const StepReport report = report_in(Tensor(report_.data(), DType::f64, {size_of_report(model_)}));
+    Pass pass{.context = context_, .parameters = model_.parameters(), .config = model_.config(), .training = true, .recompute = settings.recompute, .seed = settings.seed,
+              .step = static_cast<uint32_t>(settings.step), .loss = scales_of(model_, batches, settings.coefficients)};
+    const auto queue = [&] {
+        engine.upload_later(input_.data(), packed_.data(), bytes);
+        queue_gradients(pass, model_, tensors, Tensor(input_.data(), DType::f64, {1}), report);
+        queue_update(context_, model_, optimizer_, report, settings.clip, settings.update, settings.rate);
+        engine.download_later(read_.data(), report.all.data, report.all.bytes());
+    };
+    // A timer's marks lie between launches; what new shapes need cannot be had while a graph is recorded.
+    graph_ && known && !context_.timer ? engine.run_recorded(recording_, queue) : queue();
+    engine.synchronize();
+    if (!known) context_.arena.settle();
+    shapes_ = std::move(shapes);
+    return read(model_, report, static_cast<const double*>(read_.data()));
+}
+
+StepGradients compute_gradients(Context& context, const Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
+                                bool dropout, Recompute recompute) {
+    const StepReport report = report_in(context.allocate(DType::f64, {size_of_report(model)}));
+    const Tensor largest_loss = context.upload(std::vector<double>{std::numeric_limits<double>::infinity()}, {1});
+    Pass pass{.context = context, .parameters = model.parameters(), .config = model.config(), .training = dropout, .recompute = recompute, .seed = seed,
+              .step = static_cast<uint32_t>(step), .loss = scales_of(model, batches, coefficients)};
+    Arena::Scope scope(context.arena);
+    std::vector<BatchTensors> tensors;
+    for (const Batch& batch : batches) tensors.push_back(upload(context, model.config(), batch));
+    queue_gradients(pass, model, tensors, largest_loss, report);
+    return read(model, report, context.download<double>(report.all).data());
+}
+
+void apply_gradients(Context& context, const Transformer& model, Optimizer& optimizer, const StepGradients& gradients, double clip, int64_t step, double rate) {
+    queue_update(context, model, optimizer, gradients.report, clip, step, rate);
 }
 
 }  // namespace flanmoe

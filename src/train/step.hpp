@@ -1,12 +1,17 @@
 // One optimizer step: gradients of all micro-batches with the step-wide loss normaliser, then clipping and the update.
 //
-// In two halves, so that the loop can look at loss and gradient norm before the weights change: a step with a non-finite or spiking value never
-// reaches them.
+// All of it is queued without looking at the device: losses, routing and the gradient's norm add up in a report there, and what decides whether the step may
+// reach the weights (finite values, no spike of the loss) decides there too. The host waits once, at the end, and reads the report. A step that is not
+// accepted changes neither weights nor optimizer.
 #pragma once
 
 #include "config/config.hpp"
 #include "model/transformer.hpp"
 #include "optim/optimizer.hpp"
+
+#include <limits>
+#include <memory>
+#include <vector>
 
 namespace flanmoe {
 
@@ -16,24 +21,66 @@ struct TrainingTypes {
 };
 TrainingTypes training_types(const TrainConfig& config);
 
-/// Loss of a step, and the norm of its gradient before clipping.
-struct StepGradients {
-    LossSums sums;
-    LossScales scales;
-    double loss = 0;
-    double gradient_norm = 0;
-    /// Whether the step may reach weights and optimizer: no NaN, no infinity, and squares of gradients stay finite in 32 bits.
-    bool finite() const;
-};
-
 struct LossCoefficients {
     double balance = 0, router_z = 0, output_z = 0;
 };
 
-/// Fills the store's gradients for step `step` (which keys dropout and jitter; `dropout` false switches both off and routes as in evaluation).
-StepGradients compute_gradients(Context& context, Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
-                                bool dropout = true);
+/// What a step leaves on the device, side by side: ops/report.hpp. Beside the sums, the squared norm of the gradient, the loss, and `accepted` (NaN: refused).
+struct StepReport {
+    Tensor all;  ///< f64 [size_of_report]
+    Tensor sums, squared_norm, loss, accepted;
+};
+/// Numbers of such a report.
+int64_t size_of_report(const Transformer& model);
+
+/// Loss of a step, and the norm of its gradient before clipping.
+struct StepGradients {
+    LossSums sums;
+    double loss = 0;
+    double gradient_norm = 0;
+    StepReport report;  ///< where it came from; valid as long as the memory it lies in
+    /// Whether the step may reach weights and optimizer: no NaN, no infinity, and squares of gradients stay finite in 32 bits.
+    bool finite() const;
+};
+
+/// Everything but the data that a step depends on.
+struct StepSettings {
+    LossCoefficients coefficients;
+    uint64_t seed = 0;
+    int64_t step = 0;      ///< keys dropout and jitter
+    int64_t update = 0;    ///< of the optimizer, from 0
+    double rate = 0, clip = 0;  ///< learning rate; largest global norm, 0 = any
+    double largest_loss = std::numeric_limits<double>::infinity();  ///< a step with a larger one is not applied
+    Recompute recompute = Recompute::none;
+};
+
+/// Makes the steps of a run. Queues copies of the batches, gradients, report, verdict and update; with `graph`, on a device that records, as one piece from the
+/// second step of the same shapes on. The first step asks the device for what memory the step needs; after it the same shapes need no more. Between steps of
+/// new shapes nothing of the context's arena may be in use.
+class TrainingStep {
+public:
+    /// All of it must outlive the object.
+    TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph = false);
+    /// One step. It was applied if it is finite and its loss at most settings.largest_loss.
+    StepGradients run(const StepBatch& batches, const StepSettings& settings);
+
+private:
+
+    Context& context_;
+    const Transformer& model_;
+    Optimizer& optimizer_;
+    bool graph_;
+    std::vector<int64_t> shapes_;  // of the step before
+    Buffer input_, report_;        // on the device: largest loss and packed batches; report
+    PinnedBuffer packed_, read_;   // the same on the host
+    std::unique_ptr<Engine::Recording> recording_;
+};
+
+/// A step in two halves, with a look at the device between them, for what looks at gradients. The first fills the store's gradients for step `step` (which keys
+/// dropout and jitter; `dropout` false switches both off and routes as in evaluation); its report lies in the arena.
+StepGradients compute_gradients(Context& context, const Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
+                                bool dropout = true, Recompute recompute = Recompute::none);
 /// Clips by global norm (0 = not), updates the master weights with learning rate `rate` and the routers' balance biases, and refreshes the compute copy.
-void apply_gradients(Context& context, Transformer& model, Optimizer& optimizer, const StepGradients& gradients, double clip, int64_t step, double rate);
+void apply_gradients(Context& context, const Transformer& model, Optimizer& optimizer, const StepGradients& gradients, double clip, int64_t step, double rate);
 
 }  // namespace flanmoe

@@ -82,6 +82,7 @@ struct Trainer::State {
     std::shared_ptr<const Tokenizer> tokenizer;
     Transformer model;
     std::unique_ptr<Optimizer> optimizer;
+    std::unique_ptr<TrainingStep> training_step;
     std::unique_ptr<Loader> loader;
     std::vector<Batch> validation;
     ExtraFiles tokenizer_files;
@@ -130,6 +131,7 @@ void Trainer::State::open() {
     const TrainingTypes types = training_types(config.train);
     model.parameters().allocate(types.compute, true, types.forward, context);
     optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
+    training_step = std::make_unique<TrainingStep>(context, model, *optimizer, config.train.cuda_graph);
     tokenizer_files = files_of(*tokenizer);
     at.best = config.eval.metric == "loss" ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
     if (const auto checkpoint = find_latest_valid(run)) {
@@ -212,15 +214,20 @@ bool Trainer::State::train_one() {
     const auto start = Clock::now();
     const StepBatch batches = loader->next();
     const double waited = since(start);
-    const StepGradients step = compute_gradients(context, model, batches, coefficients(), static_cast<uint64_t>(config.train.seed), at.step);
     const double rate = learning_rate(config.optimizer, at.step, config.train.steps);
+    const StepGradients step = training_step->run(batches, {.coefficients = coefficients(),
+                                                            .seed = static_cast<uint64_t>(config.train.seed),
+                                                            .step = at.step,
+                                                            .update = at.updates(),
+                                                            .rate = rate,
+                                                            .clip = config.train.gradient_clip,
+                                                            .largest_loss = at.watch.largest_loss(config.train),
+                                                            .recompute = config.train.recompute});
     const Verdict verdict = at.watch.judge(config.train, step, at.step);
     if (verdict == Verdict::rollback) {
         rollback();
         return false;
     }
-    if (verdict == Verdict::apply) apply_gradients(context, model, *optimizer, step, config.train.gradient_clip, at.updates(), rate);
-    context.arena.reset();
     ++at.step, ++steps_here;
     for (const Batch& b : batches) at.tokens += b.real_tokens();
     StepFigures figures;

@@ -3,6 +3,7 @@
 #include "core/log.hpp"
 
 #include <cmath>
+#include <limits>
 
 namespace flanmoe {
 
@@ -11,9 +12,13 @@ constexpr double memory = 0.98;
 constexpr int64_t steps_before_spikes_count = 20;  // the mean must have settled
 }  // namespace
 
+double Watch::largest_loss(const TrainConfig& config) const {
+    return config.spike_factor > 0 && applied >= steps_before_spikes_count ? config.spike_factor * mean_loss : std::numeric_limits<double>::infinity();
+}
+
 Verdict Watch::judge(const TrainConfig& config, const StepGradients& step, int64_t number) {
     const bool finite = step.finite();
-    const bool spike = finite && config.spike_factor > 0 && applied >= steps_before_spikes_count && step.loss > config.spike_factor * mean_loss;
+    const bool spike = finite && step.loss > largest_loss(config);
     if (finite && !spike) {
         mean_loss = applied == 0 ? step.loss : memory * mean_loss + (1 - memory) * step.loss;
         ++applied;

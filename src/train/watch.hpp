@@ -1,4 +1,5 @@
-// Looks at every step before it reaches the weights: non-finite values and loss spikes, and how many were passed over in a row.
+// Judges every step: non-finite values and loss spikes, and how many were passed over in a row. A step is told beforehand which loss is a spike, and applies
+// itself only if it is good (train/step.hpp), so that nothing has to wait for the host; here it is counted, and what follows is decided.
 #pragma once
 
 #include "config/config.hpp"
@@ -15,7 +16,9 @@ struct Watch {
     int64_t skipped_in_row = 0;
     int64_t rollbacks = 0;
 
-    /// What to do with a step; counts it. Exit::diverged when the policy is `stop` or its limits are exhausted.
+    /// Largest loss of a step that is applied.
+    double largest_loss(const TrainConfig& config) const;
+    /// What became of a step that was made under this limit; counts it. Exit::diverged when the policy is `stop` or its limits are exhausted.
     Verdict judge(const TrainConfig& config, const StepGradients& step, int64_t number);
 };
 

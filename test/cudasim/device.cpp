@@ -187,6 +187,8 @@ cudaError_t cudaFree(void* memory) {
 }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
     const std::lock_guard lock(mutex());
+    if (const cudaError_t refused = refuse_in_capture()) return refused;
+    ++count().allocations;
     return allocate(state().pinned, memory, bytes);
 }
 cudaError_t cudaFreeHost(void* memory) {

@@ -250,7 +250,7 @@ TEST_SUITE("model/routers") {
         const double before = spread();
         for (int t = 0; t < 60; ++t) {
             spread();
-            run.model.update_balance_biases(run.step.sums.routing);
+            run.model.update_balance_biases(run.context, run.step.report.sums, run.step.report.accepted);
         }
         CHECK(spread() < 0.5 * before);  // equal steps overshoot, so it ends in a small swing
     }
