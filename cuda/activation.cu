@@ -59,6 +59,7 @@ struct Work {
     const int64_t* row_ids;
     const int32_t* rows_used;
     Dropout dropout;
+    int64_t dropout_cols;
     int across;  ///< threads that share a row: a power of two
 };
 
@@ -67,7 +68,7 @@ template <class T, class Body>
 __device__ inline void for_pieces(const Work<T>& w, Body&& body) {
     const int64_t row = static_cast<int64_t>(blockIdx.x) * (threads / w.across) + static_cast<int>(threadIdx.x) / w.across;
     if (row >= (w.rows_used ? *w.rows_used : w.rows)) return;
-    const int64_t first = (w.row_ids ? w.row_ids[row] : row) * w.cols;
+    const int64_t first = (w.row_ids ? w.row_ids[row] : row) * w.dropout_cols;
     for (int64_t c = static_cast<int>(threadIdx.x) % w.across * row_piece; c < w.cols; c += w.across * row_piece)
         body(row, c, piece_length(w.cols, c), static_cast<uint64_t>(first + c));
 }
@@ -138,7 +139,7 @@ Work<T> work_of(const Args& args, const Tensor& out, const Tensor& to) {
     w.in = args.in.template as<T>(), w.in_ld = args.in.ld, w.d_out = out.template as<T>(), w.d_out_ld = out.ld, w.to = to.template as<T>(), w.to_ld = to.ld;
     w.rows = out.rows(), w.cols = out.cols();
     w.row_ids = args.row_ids ? args.row_ids.template as<int64_t>() : nullptr, w.rows_used = args.rows_used ? args.rows_used.template as<int32_t>() : nullptr;
-    w.dropout = args.dropout;
+    w.dropout = args.dropout, w.dropout_cols = args.dropout_cols ? args.dropout_cols : w.cols;
     w.across = across_of((w.cols + row_piece - 1) / row_piece);
     return w;
 }

@@ -101,7 +101,7 @@ private:
         load_tile<T, width, columns, attention_threads>(memory_.values + stage * columns * stride, head_rows(t_.v, t_.v_ld, s_.keys, kv_head_) + j0 * t_.v_ld,
                                                         t_.v_ld, seen_keys_ - j0, s_.size, s_.aligned);
         if (s_.bias) Bias::fill(memory_.bias + stage * Bias::floats, s_, place_.head, j0 - first_query_ - (rows - 1) - s_.query_offset, 1);
-        if (s_.dropout.active()) Mask::draw(memory_.mask + stage * Mask::words, s_, matrix(), first_query_, j0);
+        if (s_.dropout.active()) Mask::draw(memory_.mask + stage * Mask::words, s_, s_.dropout_matrix(place_.row, place_.head), first_query_, j0);
         for (int j = static_cast<int>(threadIdx.x); j < columns; j += attention_threads) memory_.segments[stage * columns + j] = Visibility(s_, place_.row).key_segment(j0 + j);
     }
 

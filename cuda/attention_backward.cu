@@ -190,7 +190,7 @@ private:
         load_tile<T, width, columns, attention_threads>(memory_.second + stage * column_tile, rows_of(second, second_ld, length, column_head, c0), second_ld, valid, s_.size,
                                                         s_.aligned);
         if (s_.bias) Bias::fill(memory_.bias + stage * Bias::floats, s_, head, first_relative(c0), by_key ? -1 : 1);
-        if (s_.dropout.active()) Mask::draw(memory_.mask + stage * Mask::words, s_, matrix(head), by_key ? c0 : r0_, by_key ? r0_ : c0);
+        if (s_.dropout.active()) Mask::draw(memory_.mask + stage * Mask::words, s_, s_.dropout_matrix(place_.row, head), by_key ? c0 : r0_, by_key ? r0_ : c0);
         for (int c = static_cast<int>(threadIdx.x); c < columns; c += attention_threads) {
             if constexpr (by_key) {
                 memory_.views[stage * columns + c] = Visibility(s_, place_.row).view(c0 + c);

@@ -116,7 +116,7 @@ private:
             weight = expf(weight - base);
             sum += weight;
             const int j = chunk_ * chunk_keys + static_cast<int>(threadIdx.x) + n * attention_threads;
-            if (s_.dropout.active()) weight *= s_.dropout.factor(static_cast<uint64_t>(int64_t{query_} * s_.keys + j));
+            if (s_.dropout.active()) weight *= s_.dropout.factor(static_cast<uint64_t>((s_.dropout_matrix(row_, head_) * s_.queries + i_) * s_.keys + j));
         }
         sum_ = block_sum(sum, memory_.reduced);
         return largest;

@@ -32,8 +32,11 @@ struct AttentionShape {
     const float* bias;  ///< [heads, left + 1 + right] by distance key - query, clamped to [-left, right]
     int left, right;
     Dropout dropout;
+    int dropout_heads;  ///< heads of the whole layer
 
     __host__ __device__ int distances() const { return left + 1 + right; }
+    /// Number of a matrix of scores in the layer, which keys its dropout.
+    __device__ int64_t dropout_matrix(int row, int head) const { return int64_t{row} * dropout_heads + head; }
 };
 
 template <class T>

@@ -17,6 +17,9 @@
 // which is why it has 256 MB of logits (2 Ki rows) here. Not yet measured on hardware. Registers of the loss kernel on sm_90a: 32, so that four blocks of
 // 512 threads share a multiprocessor.
 //
+// Of a part of the vocabulary each row's largest logit, sum and chosen logit are exchanged with the other parts before the second reading: two kernels in place
+// of one.
+//
 // A target outside [-1, V) cannot be refused from here: its loss is NaN, and so is the sum.
 #include "ops/cross_entropy.hpp"
 
@@ -139,6 +142,11 @@ struct LossArgs {
     float *nll, *log_sum;  // of this chunk's rows
     int32_t* correct;
     float* token_nll;  // null if not asked for
+    // Of a part of the vocabulary:
+    int32_t first_id, ids;  // ids: of all parts
+    int64_t parts, rows_here;
+    double *part;           // [rows_here, 4] largest, sum, chosen, first id of the largest
+    const double *whole;    // [parts, rows_here, 4]
 };
 
 /// The float kernel is exact to a rounding or two. For bf16 operands exp2 of the special function unit is: the relative error of a term, 2 + 1.2 |x| ulp,
@@ -213,6 +221,65 @@ __global__ void __launch_bounds__(threads) row_losses(LossArgs args) {
     if (args.backward) write_gradient<T>(args, row, target, top, args.unit * (1 + 2 * args.z_coefficient * log_sum) / total);
 }
 
+/// What a row's logits of this part say.
+template <class T>
+__global__ void __launch_bounds__(threads) row_parts(LossArgs args) {
+    const int64_t r = blockIdx.x;
+    if (r >= args.offsets[1]) return;
+    Shared shared;
+    float* const piece = shared.take<float>(2 * block_sum_piece);
+    const int32_t global = args.targets[args.rows[r]], target = global - args.first_id;
+    float* const row = args.logits + r * args.ld;
+    float largest = -INFINITY, sum = 0, first = INFINITY;
+    for (int32_t v = static_cast<int32_t>(threadIdx.x) * wide; v < args.vocabulary; v += threads * wide) {
+        float x[wide], most = largest;
+        load_logits(row, v, args.vocabulary, args.scale, x);
+#pragma unroll
+        for (int j = 0; j < wide; ++j) {
+            if (x[j] > most) first = static_cast<float>(v + j);
+            most = fmaxf(most, x[j]);
+        }
+        sum *= exponential<T>(largest - most);
+        largest = most;
+#pragma unroll
+        for (int j = 0; j < wide; ++j) sum += exponential<T>(x[j] - largest);
+    }
+    const float top = block_max(largest, piece);
+    const float total = block_sum(sum * exponential<T>(largest - top), piece + block_sum_piece);
+    const float before = block_max(largest == top ? -first : -INFINITY, piece);
+    if (threadIdx.x != 0) return;
+    double* const to = args.part + r * 4;
+    to[0] = top, to[1] = total;
+    to[2] = target >= 0 && target < args.vocabulary ? row[target] * args.scale : global >= 0 && global < args.ids ? 0.0f : NAN;
+    to[3] = args.first_id - before;
+}
+
+/// The row's loss and gradient, once all parts are here.
+template <class T>
+__global__ void __launch_bounds__(threads) join_parts(LossArgs args) {
+    const int64_t r = blockIdx.x;
+    if (r >= args.offsets[1]) return;
+    const int64_t n = args.rows[r];
+    const double* const whole = args.whole + r * 4;
+    double top = whole[0], total = 0, chosen = 0, first = -1;
+    for (int64_t p = 1; p < args.parts; ++p) top = max(top, whole[p * args.rows_here * 4]);
+    for (int64_t p = 0; p < args.parts; ++p) {
+        const double* const part = whole + p * args.rows_here * 4;
+        total += part[1] * exp(part[0] - top);
+        chosen += part[2];
+        if (part[0] == top && first < 0) first = part[3];
+    }
+    const float log_sum = static_cast<float>(top + log(total)), nll = log_sum - static_cast<float>(chosen);
+    if (threadIdx.x == 0) {
+        args.nll[r] = nll;
+        args.log_sum[r] = log_sum;
+        args.correct[r] = first == args.targets[n];
+        if (args.token_nll) args.token_nll[n] = nll;
+    }
+    const float factor = args.unit * (1 + 2 * args.z_coefficient * log_sum) / static_cast<float>(total);
+    if (args.backward) write_gradient<T>(args, args.logits + r * args.ld, args.targets[n] - args.first_id, static_cast<float>(top), factor);
+}
+
 /// sums += nll, z, rows, correct of all rows; each thread every 512th row, then a tree.
 __global__ void add_losses(const float* nll, const float* log_sum, const int32_t* correct, const int32_t* total, double* sums) {
     Shared shared;
@@ -235,10 +302,10 @@ class LinearCrossEntropy {
 public:
     LinearCrossEntropy(Context& context, const ops::LinearCrossEntropyArgs& args)
         : context_(context), args_(args), count_(args.targets.elements()), vocabulary_(args.weight.rows()), width_(args.weight.cols()),
-          ld_((vocabulary_ + wide - 1) / wide * wide) {
+          ld_(wide_ld(vocabulary_)) {
         require(count_ < INT32_MAX && vocabulary_ < INT32_MAX, "fewer than 2^31 rows and ids");
         // As many chunks as the rows need if all count, of about the same length, a multiple of the products' tiles.
-        const int64_t most = args.chunk_rows ? args.chunk_rows : std::max<int64_t>(128, chunk_bytes / (ld_ * 4) / 128 * 128);
+        const int64_t most = args.chunk_rows ? args.chunk_rows : std::max<int64_t>(128, chunk_bytes / (wide_ld(ops::largest_part(args.part, vocabulary_)) * 4) / 128 * 128);
         chunks_ = (count_ + most - 1) / most;
         const int64_t even = chunks_ ? (count_ + chunks_ - 1) / chunks_ : 0;
         chunk_rows_ = args.chunk_rows ? even : std::min(count_, (even + 127) / 128 * 128);
@@ -253,12 +320,17 @@ public:
         logits_ = context_.allocate(DType::f32, {chunk_rows_, ld_}).columns(0, vocabulary_);
         if (args_.d_hidden) d_hidden_ = context_.allocate(dtype_of<T>, {chunk_rows_, width}).columns(0, width_);
         nll_ = context_.allocate(DType::f32, {count_}), log_sum_ = context_.allocate(DType::f32, {count_}), correct_ = context_.allocate(DType::i32, {count_});
+        if (args_.part.parts > 1) {
+            part_ = context_.allocate(DType::f64, {chunk_rows_, 4}), parts_ = context_.allocate(DType::f64, {args_.part.parts * chunk_rows_, 4});
+            context_.engine->zero(part_.data, part_.bytes());  // of rows that do not count
+        }
         for (int64_t c = 0; c < chunks_; ++c) chunk(c);
         launch(context_, "cross entropy sums", add_losses, count_ ? 1 : 0, threads, shared_bytes<double>(block_sum_piece), pointer<float>(nll_), pointer<float>(log_sum_),
                pointer<int32_t>(correct_), pointer<int32_t>(total_), args_.sums.template as<double>());
     }
 
 private:
+    static int64_t wide_ld(int64_t cols) { return (cols + wide - 1) / wide * wide; }
     template <class U>
     static const U* pointer(const Tensor& tensor) {
         return tensor ? tensor.as<U>() : nullptr;
@@ -308,7 +380,18 @@ private:
         loss.z_coefficient = static_cast<float>(args_.z_coefficient), loss.backward = backward(args_);
         loss.nll = nll_.as<float>() + first, loss.log_sum = log_sum_.as<float>() + first, loss.correct = correct_.as<int32_t>() + first;
         loss.token_nll = args_.token_nll ? args_.token_nll.template as<float>() : nullptr;
+        if (args_.part.parts > 1) return exchanged_losses(rows, loss);
         launch(context_, "cross entropy", row_losses<T>, static_cast<unsigned>(rows), threads, shared_bytes<float>(2 * block_sum_piece), loss);
+    }
+
+    void exchanged_losses(int64_t rows, LossArgs& loss) {
+        const ops::VocabularyPart& part = args_.part;
+        const Tensor own = part_.slice_rows(0, rows), whole = parts_.slice_rows(0, part.parts * rows);
+        loss.first_id = static_cast<int32_t>(part.first_id), loss.ids = static_cast<int32_t>(part.vocabulary);
+        loss.parts = part.parts, loss.rows_here = rows, loss.part = own.as<double>(), loss.whole = whole.as<double>();
+        launch(context_, "cross entropy part", row_parts<T>, static_cast<unsigned>(rows), threads, shared_bytes<float>(2 * block_sum_piece), loss);
+        part.gather(own, whole);
+        launch(context_, "cross entropy join", join_parts<T>, static_cast<unsigned>(rows), threads, 0, loss);
     }
 
     template <bool gather>
@@ -325,6 +408,7 @@ private:
     int64_t chunks_, chunk_rows_;
     Tensor rows_, offsets_, total_;
     Tensor hidden_, logits_, d_hidden_;  // of one chunk
+    Tensor part_, parts_;                // of its rows, if the vocabulary is shared
     Tensor nll_, log_sum_, correct_;     // of all rows that count
 };
 

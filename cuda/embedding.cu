@@ -7,6 +7,8 @@
 // piece leaves a partial sum, and the piece in which the run begins adds them in a second launch. So an id that half of all positions have (padding, "the")
 // is spread over as many blocks as it has pieces, and rare ids cost one read of their row. The order of all sums follows from the ids alone.
 //
+// Of a part of a table, ids that it does not have become V, which the sort puts last and the sums pass over.
+//
 // Bytes at N = 64 Ki positions, D = 768, bf16, 20 k different ids: d_out 101 MB, table 2 x 61 MB, partial sums at most 2 x 6 MB, ids and sort 4 MB: about
 // 0.24 GB, 0.09 ms at 2.7 TB/s, and nine launches. Not yet measured on hardware. Registers on sm_90a: 114 in
 // the sums of pieces (of which 64 hold rows read ahead), 32 in the lookup, 48 in the join with 4 KB of shared memory.
@@ -34,14 +36,24 @@ __device__ int left_of(int64_t cols, int64_t c) {
 }
 
 template <class T, int N>
-__global__ void copy_rows(const T* table, int64_t table_ld, const int32_t* ids, T* out, int64_t out_ld, int64_t rows, int64_t cols) {
+__global__ void copy_rows(const T* table, int64_t table_ld, int64_t first_id, int64_t table_rows, const int32_t* ids, T* out, int64_t out_ld, int64_t rows, int64_t cols) {
     const int64_t n = int64_t{blockIdx.x} * copy_warps + warp();
     if (n >= rows) return;
+    const int64_t id = ids[n] - first_id;
+    const bool own = id >= 0 && id < table_rows;
     for (int64_t c = lane() * N; c < cols; c += 32 * N) {
-        float x[N];
-        load_floats<N>(table + ids[n] * table_ld + c, left_of<N>(cols, c), x);
+        float x[N] = {};
+        if (own) load_floats<N>(table + id * table_ld + c, left_of<N>(cols, c), x);
         store_floats<N>(out + n * out_ld + c, left_of<N>(cols, c), x);
     }
+}
+
+/// own[n] = the row of the part that ids[n] is, or table_rows.
+__global__ void find_own(const int32_t* ids, int64_t count, int32_t first_id, int32_t table_rows, int32_t* own) {
+    const int64_t n = int64_t{blockIdx.x} * sum_threads + threadIdx.x;
+    if (n >= count) return;
+    const int32_t id = ids[n] - first_id;
+    own[n] = id >= 0 && id < table_rows ? id : table_rows;
 }
 
 struct SumArgs {
@@ -51,6 +63,7 @@ struct SumArgs {
     int64_t out_ld;
     float* d_table;
     int64_t table_ld;
+    int32_t table_rows;  ///< ids from here on are passed over
     float* partial;  // [pieces][2][partial_ld]: the piece's share of a run that began before it; of one that begins in it and goes on
     int64_t partial_ld;
 };
@@ -80,7 +93,7 @@ __global__ void sum_pieces(SumArgs args) {
             if (goes_on && p + 1 < end) continue;
             if (began_before || goes_on) {
                 store_floats<N>(args.partial + (int64_t{blockIdx.x} * 2 + !began_before) * args.partial_ld + c, N, sum);
-            } else {
+            } else if (id < args.table_rows) {
                 float value[N];
                 load_floats<N>(args.d_table + id * args.table_ld + c, left, value);
 #pragma unroll
@@ -108,7 +121,7 @@ __device__ int64_t end_of_run(const int32_t* ids, int32_t id, int64_t begin, int
 __global__ void join_pieces(SumArgs args) {
     const int64_t here = blockIdx.x, begin = here * piece, end = begin + piece;
     const int32_t id = args.ids[end - 1];
-    if (args.ids[end] != id || (begin > 0 && args.ids[begin - 1] == id)) return;
+    if (id >= args.table_rows || args.ids[end] != id || (begin > 0 && args.ids[begin - 1] == id)) return;
     const int64_t last = (end_of_run(args.ids, id, end, args.count) - 1) / piece;
 
     Shared shared;
@@ -145,7 +158,7 @@ template <class T>
 void lookup(Context& context, const ops::EmbeddingArgs& args) {
     const bool vectors = has_aligned_rows(args.table) && has_aligned_rows(args.out);
     launch(context, "embedding", vectors ? copy_rows<T, wide> : copy_rows<T, 1>, blocks_for(args.out.rows(), copy_warps), copy_warps * 32, 0, args.table.as<T>(),
-           args.table.ld, args.ids.as<int32_t>(), args.out.as<T>(), args.out.ld, args.out.rows(), args.out.cols());
+           args.table.ld, args.first_id, args.table.rows(), args.ids.as<int32_t>(), args.out.as<T>(), args.out.ld, args.out.rows(), args.out.cols());
 }
 
 template <class T>
@@ -153,10 +166,17 @@ void backward(Context& context, const ops::EmbeddingBackwardArgs& args) {
     const int64_t count = args.d_out.rows(), cols = args.d_out.cols(), partial_ld = (cols + wide - 1) / wide * wide;
     if (count == 0 || cols == 0) return;
     Arena::Scope scope(context.arena);
-    const SortedPositions sorted = sort_positions(context, args.ids, args.d_table.rows());
+    Tensor ids = args.ids;
+    const int64_t table_rows = args.d_table.rows();
+    if (args.vocabulary) {
+        ids = context.allocate(DType::i32, {count});
+        launch(context, "embedding own ids", find_own, blocks_for(count, sum_threads), sum_threads, 0, args.ids.as<int32_t>(), count, static_cast<int32_t>(args.first_id),
+               static_cast<int32_t>(table_rows), ids.as<int32_t>());
+    }
+    const SortedPositions sorted = sort_positions(context, ids, table_rows + (args.vocabulary ? 1 : 0));
     const Tensor partial = context.allocate(DType::f32, {(count + piece - 1) / piece, 2, partial_ld});
     const SumArgs sums{sorted.keys.as<int32_t>(), sorted.positions.as<int32_t>(), count, cols, args.d_out.data, args.d_out.ld,
-                       args.d_table.as<float>(), args.d_table.ld, partial.as<float>(), partial_ld};
+                       args.d_table.as<float>(), args.d_table.ld, static_cast<int32_t>(table_rows), partial.as<float>(), partial_ld};
     if (has_aligned_rows(args.d_out) && has_aligned_rows(args.d_table)) launch_sums<T, wide>(context, sums);
     else launch_sums<T, 1>(context, sums);
 }

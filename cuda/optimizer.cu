@@ -17,6 +17,7 @@
 // KB of shared memory, 56 in (4), 68 in (6), 56 and 40 unfactored, 52 AdamW.
 #include "ops/optimizer.hpp"
 
+#include "adafactor_shared.cuh"
 #include "device.cuh"
 #include "engine.hpp"
 #include "launch.hpp"
@@ -26,32 +27,6 @@
 namespace flanmoe::cuda {
 
 namespace {
-
-constexpr int threads = 256, warps = threads / 32;
-constexpr int piece_rows = 64, piece_cols = 512;       // of a factored tensor
-constexpr int lane_vectors = piece_cols / (32 * 4);    // of four columns, a lane's share of a row of a piece
-constexpr int64_t flat_piece = 16384;                  // elements of any other tensor
-
-struct Factored {
-    float *parameter, *row_state, *col_state;  // row_state: one entry a row of the matrix, whether T5X calls it v_row or v_col
-    const float* gradient;
-    int64_t rows, cols;
-    int64_t row_sums, col_sums;  // where this tensor's partial sums begin: [rows][tiles], [bands][cols]
-    int32_t first, first_state;  // pieces, and blocks of (2), of the tensors before
-    int32_t tiles, bands;        // pieces along a row and a column
-    int32_t row_is_v_row, vectors;  // vectors: rows begin at multiples of 16 bytes
-};
-struct Flat {
-    float *parameter, *m, *v;
-    const float* gradient;
-    int64_t elements;
-    int32_t first;
-    int16_t decay, vectors;
-};
-struct Pieces {
-    int64_t elements;  // of the tensor
-    int32_t first, count;
-};
 
 /// The last entry that begins at or before `piece`.
 template <class Entry>
@@ -84,20 +59,6 @@ __device__ void store_four(float* p, const Vec<float, 4>& value, int64_t left, b
 __global__ void gradient_factor(double scale, const double* squared_norm, double clip, float* factor) {
     *factor = static_cast<float>(squared_norm ? ops::clipped_scale(scale, sqrt(*squared_norm), clip) : scale);
 }
-
-struct Adafactor {
-    const Factored* factored;
-    const Flat* flat;
-    const Pieces* pieces;  // of all tensors, factored ones first, and numbered in that order
-    int factored_count, flat_count;
-    int32_t factored_pieces;
-    float *row_sums, *col_sums;            // partial sums of squares of factored tensors
-    double *parameter_sums, *update_sums;  // a piece
-    float *root_means, *steps;             // a tensor: sqrt(mean of v_row); what the update is multiplied by
-    const float* factor;                   // of gradients
-    double decay, epsilon, rate, threshold, minimum_scale;
-    bool scale_by_parameter;
-};
 
 /// Where a block works on a factored tensor.
 struct Place {
@@ -165,6 +126,10 @@ __global__ void factored_states(Adafactor args) {
         for (int32_t tile = 0; tile < t.tiles; ++tile) sum += args.row_sums[t.row_sums + i * t.tiles + tile];
     else
         for (int32_t band = 0; band < t.bands; ++band) sum += args.col_sums[t.col_sums + band * t.cols + c];
+    if (t.shared == (c < 0 ? 1 : 0)) {  // only a part of what this entry's sum is made of is here
+        args.sums[t.sums + 2 + (c < 0 ? i : c)] = sum;
+        return;
+    }
     float& state = c < 0 ? t.row_state[i] : t.col_state[c];
     state = static_cast<float>(args.decay * state + (1 - args.decay) * (sum / static_cast<double>(c < 0 ? t.cols : t.rows) + args.epsilon));
 }
@@ -176,6 +141,10 @@ __global__ void factored_means(Adafactor args) {
     Shared shared;
     double* const piece = shared.take<double>(block_sum_piece);
     const Factored& t = args.factored[blockIdx.x];
+    if (t.shared == (t.row_is_v_row ? 0 : 1)) {
+        if (threadIdx.x == 0) args.root_means[blockIdx.x] = static_cast<float>(sqrt(args.sums[t.sums + 1] / static_cast<double>(t.row_is_v_row ? t.whole_rows : t.whole_cols)));
+        return;
+    }
     const float* const state = t.row_is_v_row ? t.row_state : t.col_state;
     const int64_t count = t.row_is_v_row ? t.rows : t.cols;
     double sum = 0;
@@ -282,6 +251,7 @@ __global__ void step_sizes(Adafactor args) {
     parameters = block_sum(parameters, piece);
     updates = block_sum(updates, piece);
     if (threadIdx.x != 0) return;
+    if (t.sums >= 0) parameters = args.sums[t.sums], updates = args.squares[t.squares];
     const double n = static_cast<double>(t.elements);
     const double clip = args.threshold > 0 ? max(1.0, sqrt(updates / n) / args.threshold) : 1.0;
     const double size = args.scale_by_parameter ? max(sqrt(parameters / n), args.minimum_scale) : 1.0;
@@ -354,22 +324,39 @@ struct Plan {
     std::vector<Flat> flat;
     std::vector<Pieces> pieces;
     int64_t row_sums = 0, col_sums = 0;
+    int64_t shared_sums = 0, shared_tensors = 0;  // numbers that ranks add up
     int32_t factored_pieces = 0, state_blocks = 0, flat_pieces = 0;
 
     void add_factored(const ops::AdafactorTensor& tensor) {
         Factored t{};
         t.parameter = tensor.parameter.as<float>(), t.gradient = tensor.gradient.as<float>();
         t.rows = tensor.parameter.shape[0], t.cols = tensor.parameter.shape[1];
-        t.row_is_v_row = t.rows <= t.cols;  // v_row belongs to the smaller dimension; of equal ones the last counts as larger
+        t.row_is_v_row = ops::rows_are_smaller(tensor);
+        t.shared = tensor.shared, t.sums = shared_sums;
+        t.whole_rows = tensor.shared == 0 ? tensor.whole : t.rows, t.whole_cols = tensor.shared == 1 ? tensor.whole : t.cols;
         t.row_state = (t.row_is_v_row ? tensor.v_row : tensor.v_col).as<float>();
         t.col_state = (t.row_is_v_row ? tensor.v_col : tensor.v_row).as<float>();
         t.row_sums = row_sums, t.col_sums = col_sums, t.first = factored_pieces, t.first_state = state_blocks;
         t.tiles = static_cast<int32_t>((t.cols + piece_cols - 1) / piece_cols), t.bands = static_cast<int32_t>((t.rows + piece_rows - 1) / piece_rows);
         t.vectors = t.cols % 4 == 0 && is_aligned(t.parameter) && is_aligned(t.gradient);
         factored.push_back(t);
-        pieces.push_back({t.rows * t.cols, t.first, t.tiles * t.bands});
+        add_pieces(tensor, t.whole_rows * t.whole_cols, t.first, t.tiles * t.bands, 2 + (tensor.shared == 0 ? t.cols : t.rows));
+        pieces.back().factored = static_cast<int64_t>(factored.size()) - 1;
         row_sums += t.rows * t.tiles, col_sums += t.cols * t.bands, factored_pieces += t.tiles * t.bands;
         state_blocks += static_cast<int32_t>((t.rows + t.cols + threads - 1) / threads);
+    }
+
+    void add_pieces(const ops::AdafactorTensor& tensor, int64_t elements, int32_t first, int32_t count, int64_t sums) {
+        const bool shared = tensor.shared >= 0;
+        pieces.push_back({elements, first, count, shared ? shared_sums : -1, shared ? shared_tensors : -1, -1});
+        if (shared) shared_sums += sums, ++shared_tensors;
+    }
+
+    void add_unfactored(const ops::AdafactorTensor& tensor) {
+        const int64_t elements = tensor.parameter.elements();
+        const int32_t first = factored_pieces + flat_pieces;
+        add_flat(tensor.parameter, tensor.gradient, {}, tensor.v, false);
+        add_pieces(tensor, tensor.shared < 0 ? elements : elements / tensor.parameter.shape[tensor.shared] * tensor.whole, first, factored_pieces + flat_pieces - first, 1);
     }
 
     void add_flat(const Tensor& parameter, const Tensor& gradient, const Tensor& m, const Tensor& v, bool decay) {
@@ -379,7 +366,6 @@ struct Plan {
         t.vectors = is_aligned(t.parameter) && is_aligned(t.gradient) && is_aligned(t.m) && is_aligned(t.v);
         flat.push_back(t);
         const auto count = static_cast<int32_t>((t.elements + flat_piece - 1) / flat_piece);
-        pieces.push_back({t.elements, factored_pieces + t.first, count});
         flat_pieces += count;
     }
 };
@@ -391,7 +377,7 @@ void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, 
     for (const ops::AdafactorTensor& t : tensors)
         if (!t.v) plan.add_factored(t);
     for (const ops::AdafactorTensor& t : tensors)
-        if (t.v) plan.add_flat(t.parameter, t.gradient, {}, t.v, false);
+        if (t.v) plan.add_unfactored(t);
 
     Arena::Scope scope(context.arena);
     const auto count = static_cast<int64_t>(tensors.size()), pieces = int64_t{plan.factored_pieces} + plan.flat_pieces;
@@ -403,18 +389,31 @@ void adafactor(Context& context, std::span<const ops::AdafactorTensor> tensors, 
     args.parameter_sums = context.allocate(DType::f64, {pieces}).as<double>();
     args.update_sums = context.allocate(DType::f64, {pieces}).as<double>();
     args.root_means = context.allocate(DType::f32, {args.factored_count}).as<float>(), args.steps = context.allocate(DType::f32, {count}).as<float>();
+    const Tensor shared_sums = context.allocate(DType::f64, {plan.shared_sums}), shared_squares_of = context.allocate(DType::f64, {plan.shared_tensors});
+    args.sums = shared_sums.as<double>(), args.squares = shared_squares_of.as<double>();
     args.factor = factor_of(context, settings.gradient_scale, settings.squared_norm, settings.clip);
     args.decay = settings.decay, args.epsilon = settings.epsilon, args.rate = settings.rate, args.threshold = settings.clipping_threshold;
     args.minimum_scale = settings.minimum_scale, args.scale_by_parameter = settings.scale_by_parameter;
 
     const auto factored_pieces = static_cast<unsigned>(plan.factored_pieces), flat_pieces = static_cast<unsigned>(plan.flat_pieces);
     const size_t sums = shared_bytes<double>(block_sum_piece);
+    const bool shared = plan.shared_tensors > 0;
+    const auto tensor_count = static_cast<unsigned>(count), factored_count = static_cast<unsigned>(args.factored_count);
     launch(context, "adafactor statistics", factored_statistics, factored_pieces, threads, shared_bytes<float>(warps * piece_cols) + sums, args);
-    launch(context, "adafactor states", factored_states, static_cast<unsigned>(plan.state_blocks), threads, 0, args);
-    launch(context, "adafactor means", factored_means, static_cast<unsigned>(args.factored_count), threads, sums, args);
-    launch(context, "adafactor update squares", factored_update<false>, factored_pieces, threads, sums, args);
     launch(context, "adafactor unfactored statistics", flat_statistics, flat_pieces, threads, sums, args);
-    launch(context, "adafactor step sizes", step_sizes, static_cast<unsigned>(count), threads, sums, args);
+    launch(context, "adafactor states", factored_states, static_cast<unsigned>(plan.state_blocks), threads, 0, args);
+    if (shared) {
+        launch(context, "adafactor shared sums", shared_totals, tensor_count, threads, sums, args);
+        settings.add_parts(shared_sums);
+        launch(context, "adafactor shared states", shared_states, factored_count, threads, 0, args);
+    }
+    launch(context, "adafactor means", factored_means, factored_count, threads, sums, args);
+    launch(context, "adafactor update squares", factored_update<false>, factored_pieces, threads, sums, args);
+    if (shared) {
+        launch(context, "adafactor shared squares", shared_squares, tensor_count, threads, sums, args);
+        settings.add_parts(shared_squares_of);
+    }
+    launch(context, "adafactor step sizes", step_sizes, tensor_count, threads, sums, args);
     launch(context, "adafactor update", factored_update<true>, factored_pieces, threads, 0, args);
     launch(context, "adafactor unfactored update", flat_update, flat_pieces, threads, 0, args);
 }

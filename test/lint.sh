@@ -7,7 +7,7 @@ violations=$(
     # 1. Include rule. A folder may include itself and the folders listed here.
     declare -A may=(
         [core]="" [config]="core data/data_config.hpp" [ops]="core" [cpu]="ops core" [comm]="core" [model]="ops comm config core data/batch.hpp"
-        [optim]="model ops comm config core" [data]="core" [checkpoint]="model optim config core" [train]="eval checkpoint optim model data comm ops config core"
+        [optim]="model ops comm config core" [data]="core" [checkpoint]="model optim comm config core" [train]="eval checkpoint optim model data comm ops config core"
         [eval]="data model ops config core" [cli]="train eval checkpoint optim model data comm ops cpu config core" [cuda]="ops comm core"
     )
     for folder in "${!may[@]}"; do

@@ -3,6 +3,7 @@
 #include "checkpoint/hashed_file.hpp"
 #include "checkpoint/json_reader.hpp"
 #include "checkpoint/manifest.hpp"
+#include "comm/agreement.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
 
@@ -63,21 +64,44 @@ void remove_checkpoint(const fs::path& path) {
 
 int64_t bytes_needed(const ParameterStore& store, const TrainingState& state, const ExtraFiles& extra, DType weights) {
     int64_t bytes = small_files_bytes + store.parameter_count() * size_of(weights);
-    for (const auto& [name, tensor] : state.optimizer) bytes += tensor.bytes();
+    for (const NamedTensor& t : state.optimizer) bytes += t.shape().elements() * size_of(store.master_type());
     for (const auto& [name, content] : extra) bytes += static_cast<int64_t>(content.size());
     return bytes + static_cast<int64_t>(state.state_json.size() + state.config_toml.size());
 }
 
+SafetensorsWriter optimizer_writer(const ParameterStore& store, const TrainingState& state, Gatherer& gather) {
+    SafetensorsWriter writer;
+    const bool alone = store.mesh().world().size() == 1;
+    for (const NamedTensor& t : state.optimizer) {
+        if (alone) writer.add(t.name, t.tensor, t.tensor.dtype, *state.engine);
+        else writer.add(t.name, t.shape(), store.master_type(), [&] { return gather(t); });
+    }
+    return writer;
+}
+
+FileHashes save_shared_model(const fs::path& directory, const ModelConfig& config, const ParameterStore& store, Gatherer& gather, const ExtraFiles& extra,
+                             const SaveModelOptions& options) {
+    if (store.mesh().world().size() == 1) return save_model(directory, config, store, extra, options);
+    return save_model_by_tensor(directory, config, store, [&](const Parameter& p, int64_t expert) { return gather(named_master(store, p, expert)); }, extra, options);
+}
+
+// What a rank that does not write gives to the one that does: the tensors of write_temporary(), in the same order.
+void give_parts(const ModelConfig& config, const ParameterStore& store, const TrainingState& state, Gatherer& gather, SaveModelOptions options) {
+    if (store.mesh().world().size() == 1) return;
+    options.write = false;
+    save_shared_model({}, config, store, gather, {}, options);
+    optimizer_writer(store, state, gather).make_all();
+}
+
 // Everything of the checkpoint, synced, under a name that does not count.
 int64_t write_temporary(const fs::path& temporary, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state,
-                        const ExtraFiles& extra, const CheckpointOptions& options) {
+                        Gatherer& gather, const ExtraFiles& extra, const CheckpointOptions& options) {
     discard(temporary);
-    FileHashes hashes = save_model(temporary, config, store, extra, options.model);
+    FileHashes hashes = save_shared_model(temporary, config, store, gather, extra, options.model);
     const fs::path training = temporary / "training";
     std::error_code error;
     if (!fs::create_directory(training, error)) fail(Exit::cannot_create, "cannot create the folder {}: {}", training.string(), error.message());
-    SafetensorsWriter optimizer;
-    for (const auto& [name, tensor] : state.optimizer) optimizer.add(name, tensor, tensor.dtype, *state.engine);
+    const SafetensorsWriter optimizer = optimizer_writer(store, state, gather);
     hashes["training/optimizer.safetensors"] = optimizer.write(training / "optimizer.safetensors");
     hashes["training/state.json"] = write_hashed(training / "state.json", state.state_json);
     hashes["training/config.toml"] = write_hashed(training / "config.toml", state.config_toml);
@@ -146,32 +170,69 @@ void check_free_space(const fs::path& folder, int64_t needed) {
 
 fs::path checkpoint_path(const fs::path& run, int64_t step) { return folder_of(run) / directory_name(step); }
 
+namespace {
+
+// On the rank that writes. What fails before all parts are here is thrown once they are: the others give theirs whatever happens.
+void write_checkpoint(const fs::path& run, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state, const ExtraFiles& extra,
+                      const CheckpointOptions& options, SaveResult& result) {
+    const fs::path temporary = folder_of(run) / (temporary_prefix + directory_name(step));
+    Gatherer gather(store);
+    try {
+        fs::create_directories(folder_of(run));
+        check_free_space(folder_of(run), bytes_needed(store, state, extra, options.model.weights));
+        result.bytes = write_temporary(temporary, step, config, store, state, gather, extra, options);
+    } catch (const SharedError&) {
+        discard(temporary);
+        throw;
+    } catch (...) {
+        discard(temporary);
+        gather.repeat();
+        give_parts(config, store, state, gather, options.model);
+        throw;
+    }
+    try {
+        commit(temporary, checkpoint_path(run, step));
+    } catch (...) {
+        discard(temporary);
+        throw;
+    }
+    result.saved = true;
+    result.path = checkpoint_path(run, step);
+    apply_retention(run, step, options);
+}
+
+// Every rank gets what rank 0 found.
+void share_result(Communicator& world, SaveResult& result) {
+    if (world.size() == 1) return;
+    result.saved = broadcast_text(world, result.saved ? "saved" : "") == "saved";
+    result.path = broadcast_text(world, result.path.string());
+    result.problem = broadcast_text(world, result.problem);
+    result.bytes = std::stoll(broadcast_text(world, std::to_string(result.bytes)));
+}
+
+}  // namespace
+
 SaveResult save_checkpoint(const fs::path& run, int64_t step, const ModelConfig& config, const ParameterStore& store, const TrainingState& state,
                            const ExtraFiles& extra, const CheckpointOptions& options) {
     require(step >= 0, "a step of zero or more");
     const auto start = std::chrono::steady_clock::now();
     SaveResult result;
-    const fs::path temporary = folder_of(run) / (temporary_prefix + directory_name(step));
-    try {
-        fs::create_directories(folder_of(run));
-        check_free_space(folder_of(run), bytes_needed(store, state, extra, options.model.weights));
-        result.bytes = write_temporary(temporary, step, config, store, state, extra, options);
-        commit(temporary, checkpoint_path(run, step));
-        result.saved = true;
-        result.path = checkpoint_path(run, step);
-        apply_retention(run, step, options);
-    } catch (const Error& error) {
-        if (!result.saved) discard(temporary);
-        const bool file_system = error.code == Exit::io || error.code == Exit::cannot_create || error.code == Exit::missing_input;
-        if (!result.saved && !file_system) throw;
-        result.problem = error.what();
-    } catch (const fs::filesystem_error& error) {
-        if (!result.saved) discard(temporary);
-        result.problem = error.what();
-    } catch (...) {
-        discard(temporary);
-        throw;
+    Communicator& world = store.mesh().world();
+    if (world.rank() == 0) {
+        try {
+            write_checkpoint(run, step, config, store, state, extra, options, result);
+        } catch (const Error& error) {
+            const bool file_system = error.code == Exit::io || error.code == Exit::cannot_create || error.code == Exit::missing_input;
+            if (!result.saved && !file_system) throw;
+            result.problem = error.what();
+        } catch (const fs::filesystem_error& error) {
+            result.problem = error.what();
+        }
+    } else {
+        Gatherer gather(store);
+        give_parts(config, store, state, gather, options.model);
     }
+    share_result(world, result);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return result;
 }
@@ -241,9 +302,9 @@ SavedState read_training_state(const fs::path& checkpoint) {
 void load_optimizer(const fs::path& checkpoint, const NamedTensors& into, Engine& engine) {
     const SafetensorsFile file(checkpoint / "training" / "optimizer.safetensors");
     std::set<std::string_view> wanted;
-    for (const auto& [name, tensor] : into) {
-        read_into(file, file.at(name), engine, tensor);
-        wanted.insert(name);
+    for (const NamedTensor& t : into) {
+        read_part(file, file.at(t.name), engine, t);
+        wanted.insert(t.name);
     }
     for (const TensorEntry& entry : file.entries())
         if (!wanted.count(entry.name))
@@ -260,11 +321,12 @@ TakenSlots take_over_optimizer(const fs::path& checkpoint, const NamedTensors& i
     std::set<std::string_view> known;  // tensors that have state
     for (const TensorEntry& entry : file.entries()) known.insert(tensor_of(entry.name));
     TakenSlots slots;
-    for (const auto& [name, tensor] : into) {
+    for (const NamedTensor& t : into) {
+        const std::string& name = t.name;
         const TensorEntry* entry = file.find(name);
         if (!entry && known.count(tensor_of(name)))
             fail(Exit::bad_checkpoint, "{} holds no {} but other state of that tensor: it is of another kind of optimizer; use that one, or set train.reset_optimizer = true", path.string(), name);
-        if (entry) read_into(file, *entry, engine, tensor);
+        if (entry) read_part(file, *entry, engine, t);
         ++(entry ? slots.taken : slots.fresh);
     }
     slots.unused = static_cast<int64_t>(file.entries().size()) - slots.taken;

@@ -21,13 +21,10 @@
 
 namespace flanmoe {
 
-/// Optimizer state as named views, `<tensor name>.<slot>`: written from them, and read into them.
-using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
-
 struct TrainingState {
     std::string state_json;   ///< a JSON object of the caller's: step, stage, tokens_seen, data position, random state ...
     std::string config_toml;  ///< the resolved config
-    NamedTensors optimizer;
+    NamedTensors optimizer;   ///< `<tensor name>.<slot>`
     Engine* engine = &host_engine();  ///< that holds them
 };
 
@@ -48,6 +45,9 @@ struct SaveResult {
 
 /// Saves a checkpoint of `step`, then removes those that retention does not keep. Never throws for what the file system does: see SaveResult.
 /// A valid checkpoint of that step that is there already is replaced.
+///
+/// Every rank of the store's mesh calls it. Rank 0 writes, whole tensors, one after the other, to which the others give their parts; the files do not tell the
+/// layout, and any other can read them. All ranks return the same result.
 SaveResult save_checkpoint(const std::filesystem::path& run, int64_t step, const ModelConfig& config, const ParameterStore& store,
                            const TrainingState& state, const ExtraFiles& extra = {}, const CheckpointOptions& options = {});
 

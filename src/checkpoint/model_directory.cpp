@@ -80,7 +80,7 @@ std::vector<std::vector<StoredTensor>> cut_into_shards(std::vector<StoredTensor>
     return shards;
 }
 
-void write_weights(const fs::path& directory, const std::vector<std::vector<StoredTensor>>& shards, FileHashes& hashes) {
+void write_weights(const fs::path& directory, const std::vector<std::vector<StoredTensor>>& shards, bool write, FileHashes& hashes) {
     ParsedJson map = ParsedJson::object();
     int64_t total = 0;
     for (size_t i = 0; i < shards.size(); ++i) {
@@ -94,9 +94,10 @@ void write_weights(const fs::path& directory, const std::vector<std::vector<Stor
             if (shards.size() > 1) map[tensor.name] = name;
         }
         total += writer.tensor_bytes();
-        hashes[name] = writer.write(directory / name);
+        if (write) hashes[name] = writer.write(directory / name);
+        else writer.make_all();
     }
-    if (shards.size() == 1) return;
+    if (shards.size() == 1 || !write) return;
     ParsedJson index;
     index["metadata"] = {{"total_size", total}};
     index["weight_map"] = std::move(map);
@@ -198,11 +199,14 @@ FileHashes save_model(const fs::path& directory, const ModelConfig& config, cons
 FileHashes save_model_by_tensor(const fs::path& directory, const ModelConfig& config, const ParameterStore& store, const TensorMaker& make, const ExtraFiles& extra,
                       const SaveModelOptions& options) {
     require(options.weights == DType::f32 || options.weights == DType::bf16, "weights stored as f32 or bf16");
-    create_folder(directory);
-    remove_stale_weights(directory);
     FileHashes hashes;
+    if (options.write) {
+        create_folder(directory);
+        remove_stale_weights(directory);
+    }
+    write_weights(directory, cut_into_shards(stored_tensors(store, layout_of(config), options.weights, make), options.shard_bytes), options.write, hashes);
+    if (!options.write) return hashes;
     const auto text = [&](const std::string& name, const std::string& content) { hashes[name] = write_hashed(directory / name, content); };
-    write_weights(directory, cut_into_shards(stored_tensors(store, layout_of(config), options.weights, make), options.shard_bytes), hashes);
     text("config.json", write_hf_config(config, options.weights, options.row_tokens));
     text("generation_config.json", write_generation_config(config));
     for (const auto& [name, content] : extra) {
@@ -285,13 +289,22 @@ std::map<std::string, WeightFiles::Found> locate_model(const WeightFiles& weight
     return places;
 }
 
+void read_part(const SafetensorsFile& file, const TensorEntry& entry, Engine& engine, const NamedTensor& into) {
+    if (!into.tensor) return;
+    if (into.place.split == Split::none) return read_into(file, entry, engine, into.tensor);
+    const HostTensor whole(into.tensor.dtype, into.shape());
+    file.read_as(entry, whole.view());
+    const HostTensor part = cut_part(whole, into.place, into.tensor.shape);
+    engine.upload(into.tensor.data, part.memory.get(), into.tensor.bytes());
+}
+
 void load_model(const fs::path& directory, ParameterStore& store) {
     const WeightFiles weights(directory);
     const std::map<std::string, WeightFiles::Found> places = locate_model(weights, store, directory);
     for (const Parameter& p : store.records()) {
-        for (int64_t e = 0; e < p.tensors(); ++e) {
-            const WeightFiles::Found& found = places.at(p.tensor_name(e));
-            read_into(*found.file, *found.entry, store.engine(), store.master(p, e));
+        for (int64_t e = 0; e < p.part_tensors(); ++e) {
+            const WeightFiles::Found& found = places.at(p.part_name(e));
+            read_part(*found.file, *found.entry, store.engine(), named_master(store, p, p.first_expert + e));
         }
     }
     store.update_compute();

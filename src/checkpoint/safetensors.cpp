@@ -203,13 +203,23 @@ void write_values(HashedFile& file, const Tensor& values, DType type) {
 
 }  // namespace
 
-std::string SafetensorsWriter::write(const std::filesystem::path& path) const {
+std::vector<const SafetensorsWriter::Item*> SafetensorsWriter::in_order() const {
     std::vector<const Item*> order;
     for (const Item& item : items_) order.push_back(&item);
     std::sort(order.begin(), order.end(), [](const Item* a, const Item* b) {
         const StoredType left = stored_type(a->type), right = stored_type(b->type);
         return left != right ? left > right : a->name < b->name;
     });
+    return order;
+}
+
+void SafetensorsWriter::make_all() const {
+    for (const Item* item : in_order())
+        if (item->make) item->make();
+}
+
+std::string SafetensorsWriter::write(const std::filesystem::path& path) const {
+    const std::vector<const Item*> order = in_order();
     nlohmann::ordered_json header = nlohmann::ordered_json::object();
     if (!metadata_.empty()) header["__metadata__"] = metadata_;
     std::string text = header.dump();

@@ -86,6 +86,8 @@ public:
     /// Values that are made (of this shape, in any type) when their turn to be written comes, and forgotten then: a model passes through memory tensor by tensor.
     void add(std::string name, const Shape& shape, DType as, std::function<HostTensor()> make);
     int64_t tensor_bytes() const;  ///< sum over the tensors, without the header
+    /// Makes every value that is made, in the order in which write() does, and forgets it: ranks that give their parts of what another writes.
+    void make_all() const;
     /// Writes the file, synced to disk. Exit::cannot_create or Exit::io on failure. Returns the XXH3-128 hash of the file as 32 hex digits.
     std::string write(const std::filesystem::path& path) const;
 
@@ -97,6 +99,7 @@ private:
         Tensor values;
         std::function<HostTensor()> make;  // in place of values
     };
+    std::vector<const Item*> in_order() const;
     std::map<std::string, std::string> metadata_;
     std::vector<Item> items_;
 };

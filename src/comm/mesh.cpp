@@ -23,6 +23,11 @@ Mesh::Mesh()
     : alone_(std::make_unique<SingleCommunicator>()), world_(alone_.get()), data_(alone_->split(0, 0)), expert_(alone_->split(0, 0)), tensor_(alone_->split(0, 0)),
       replicas_(alone_->split(0, 0)) {}
 
+const Mesh& one_rank() {
+    static const Mesh mesh;
+    return mesh;
+}
+
 Mesh::Mesh(Communicator& world, const MeshShape& shape) : shape_(shape), world_(&world) {
     require(shape.ranks() == world.size(), "a mesh of as many ranks as there are");
     const int tensor = world.rank() % shape.tensor, replica = world.rank() / shape.tensor;

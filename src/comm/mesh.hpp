@@ -47,4 +47,7 @@ private:
     std::unique_ptr<Communicator> data_, expert_, tensor_, replicas_;
 };
 
+/// The mesh of a program that runs alone; it has no state.
+const Mesh& one_rank();
+
 }  // namespace flanmoe

@@ -98,9 +98,10 @@ void for_pieces(const Args& args, int64_t rows, int64_t cols, Body&& body) {
     const int64_t used = args.rows_used ? *args.rows_used.template as<int32_t>() : rows;
     require(used >= 0 && used <= rows, "a number of used rows that the tensor has");
     const int64_t* const ids = args.row_ids ? args.row_ids.template as<int64_t>() : nullptr;
+    const int64_t stride = args.dropout_cols ? args.dropout_cols : cols;
     parallel_for(used, std::max<int64_t>(1, elements_per_thread / std::max<int64_t>(cols, 1)), [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; ++r) {
-            for (int64_t c = 0; c < cols; c += piece) body(r, c, std::min(piece, cols - c), static_cast<uint64_t>((ids ? ids[r] : r) * cols + c));
+            for (int64_t c = 0; c < cols; c += piece) body(r, c, std::min(piece, cols - c), static_cast<uint64_t>((ids ? ids[r] : r) * stride + c));
         }
     });
 }

@@ -91,7 +91,7 @@ private:
             }
             const int64_t n = F::padded(visible);
             product<T>({rows, n, units_, s.queries + i0 * units_, units_, 1, s.keys, tile_width, s.scores, key_tile, false});
-            if (dropout.active()) dropout.draw(g_, row * g_.heads + head, i0, rows, j0, n);
+            if (dropout.active()) dropout.draw(g_, row * g_.dropout_heads + head, i0, rows, j0, n);
             for (int64_t r = 0; r < rows; ++r) softmax_row(s, visibility, dropout, head, i0, r, j0, n, sight == Sight::some);
             product<T>({rows, width_, F::units(n), s.probabilities, F::units(key_tile), 1, s.values, width_, s.out + i0 * width_, width_, true});
         }

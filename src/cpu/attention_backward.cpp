@@ -170,7 +170,7 @@ private:
         product<T>({rows, n, units_, s.query_rows + i0 * units_, units_, 1, s.key_cols, tile_width, s.scores + margin, strip_ld, false});
         product<T>({rows, n, units_, s.d_out_rows + i0 * units_, units_, 1, s.value_cols, tile_width, s.d_probabilities + margin, strip_ld, false});
         StripDropout dropout(f_.dropout, s.bits);
-        if (dropout.active()) dropout.draw(g_, row * g_.heads + head, i0, rows, j0, n);
+        if (dropout.active()) dropout.draw(g_, row * g_.dropout_heads + head, i0, rows, j0, n);
         for (int64_t r = 0; r < rows; ++r) {
             const int64_t i = i0 + r;
             Sum *scores = s.scores + r * strip_ld + margin, *d_p = s.d_probabilities + r * strip_ld + margin;

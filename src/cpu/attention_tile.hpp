@@ -132,10 +132,12 @@ void pack_cols_as_k(const T* from, int64_t ld, int64_t rows, int64_t cols, int64
 
 struct Geometry {
     int64_t batch, heads, kv_heads, group, queries, keys, size;  ///< group: query heads of one key head; size: of a head
+    int64_t dropout_heads;
 
     explicit Geometry(const ops::AttentionArgs& args)
         : batch(args.q.shape[0]), heads(args.heads), kv_heads(args.kv_heads), group(args.heads / args.kv_heads), queries(args.q.shape[1]),
-          keys(args.k.shape[1]), size(args.q.cols() / args.heads) {}
+          keys(args.k.shape[1]), size(args.q.cols() / args.heads),
+          dropout_heads(args.dropout_heads ? args.dropout_heads : args.heads) {}
 };
 
 /// Rows of one head of one batch row inside a tensor [B, S, heads * K].

@@ -27,32 +27,37 @@ struct SortedPositions {
     std::vector<int32_t> runs;       ///< first index in `positions` of every id that occurs, and the number of positions
 };
 
-SortedPositions sort_positions(const int32_t* ids, int64_t count, int64_t vocabulary) {
+// Of the ids first .. first + vocabulary - 1, counted from `first`; others are left out.
+SortedPositions sort_positions(const int32_t* ids, int64_t count, int64_t first, int64_t vocabulary) {
     std::vector<int32_t> next(static_cast<size_t>(vocabulary) + 1);
-    for (int64_t n = 0; n < count; ++n) ++next[static_cast<size_t>(ids[n]) + 1];
+    const auto for_own = [&](auto&& body) {
+        for (int64_t n = 0; n < count; ++n)
+            if (ids[n] >= first && ids[n] < first + vocabulary) body(n, static_cast<size_t>(ids[n] - first));
+    };
+    for_own([&](int64_t, size_t id) { ++next[id + 1]; });
     SortedPositions sorted;
     for (size_t id = 0; id < static_cast<size_t>(vocabulary); ++id) {
         if (next[id + 1] != 0) sorted.runs.push_back(next[id]);
         next[id + 1] += next[id];
     }
-    sorted.runs.push_back(static_cast<int32_t>(count));
-    sorted.positions.resize(static_cast<size_t>(count));
-    for (int64_t n = 0; n < count; ++n) sorted.positions[static_cast<size_t>(next[static_cast<size_t>(ids[n])]++)] = static_cast<int32_t>(n);
+    sorted.runs.push_back(next[static_cast<size_t>(vocabulary)]);
+    sorted.positions.resize(static_cast<size_t>(sorted.runs.back()));
+    for_own([&](int64_t n, size_t id) { sorted.positions[static_cast<size_t>(next[id]++)] = static_cast<int32_t>(n); });
     return sorted;
 }
 
 template <class T>
 void backward(const ops::EmbeddingBackwardArgs& args) {
     using A = accumulate_t<T>;
-    const int64_t count = args.d_out.rows(), cols = args.d_out.cols();
+    const int64_t cols = args.d_out.cols();
     const int32_t* const ids = args.ids.as<int32_t>();
-    const SortedPositions sorted = sort_positions(ids, count, args.d_table.rows());
-    parallel_for(count, rows_per_thread(cols * size_of(args.d_out.dtype)), [&](int64_t begin, int64_t end) {
+    const SortedPositions sorted = sort_positions(ids, args.d_out.rows(), args.first_id, args.d_table.rows());
+    parallel_for(sorted.runs.back(), rows_per_thread(cols * size_of(args.d_out.dtype)), [&](int64_t begin, int64_t end) {
         // This thread's runs are those that begin in [begin, end).
         auto run = std::lower_bound(sorted.runs.begin(), sorted.runs.end(), static_cast<int32_t>(begin));
         for (; *run < end; ++run) {
             const int32_t* const positions = sorted.positions.data();
-            A* const row = row_of<A>(args.d_table, ids[positions[run[0]]]);
+            A* const row = row_of<A>(args.d_table, ids[positions[run[0]]] - args.first_id);
             for (int32_t p = run[0]; p < run[1]; ++p) add_row(row_of<T>(args.d_out, positions[p]), row, cols);
         }
     });
@@ -65,8 +70,10 @@ void embedding(Context&, const ops::EmbeddingArgs& args) {
     const int32_t* const ids = args.ids.as<int32_t>();
     parallel_for(args.out.rows(), rows_per_thread(cols * size), [&](int64_t begin, int64_t end) {
         for (int64_t n = begin; n < end; ++n) {
-            std::memcpy(static_cast<char*>(args.out.data) + n * args.out.ld * size, static_cast<char*>(args.table.data) + ids[n] * args.table.ld * size,
-                        static_cast<size_t>(cols * size));
+            char* const to = static_cast<char*>(args.out.data) + n * args.out.ld * size;
+            const int64_t id = ids[n] - args.first_id;
+            if (id >= 0 && id < args.table.rows()) std::memcpy(to, static_cast<char*>(args.table.data) + id * args.table.ld * size, static_cast<size_t>(cols * size));
+            else std::memset(to, 0, static_cast<size_t>(cols * size));
         }
     });
 }

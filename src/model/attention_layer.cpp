@@ -1,5 +1,6 @@
 #include "model/attention_layer.hpp"
 
+#include "model/collectives.hpp"
 #include "ops/bias.hpp"
 #include "ops/matmul.hpp"
 #include "ops/rotary.hpp"
@@ -9,9 +10,6 @@
 namespace flanmoe {
 
 namespace {
-
-int64_t query_width(const ModelConfig& config) { return config.heads * config.d_kv; }
-int64_t key_width(const ModelConfig& config) { return config.key_heads() * config.d_kv; }
 
 Parameter vector_record(const Parameter& matrix) {
     Parameter p = matrix;
@@ -39,12 +37,13 @@ void project_backward(Pass& pass, const AttentionLayer& layer, size_t matrix, si
 }  // namespace
 
 AttentionLayer declare_attention(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool cross) {
-    const int64_t inner = query_width(config), keys = key_width(config), d = config.d_model;
+    const int64_t inner = config.heads * config.d_kv, keys = config.key_heads() * config.d_kv, d = config.d_model;
     // T5X: variance scale / fan_in; queries divided by d_kv besides, which stands for the missing 1/sqrt(d_kv) of the scores.
-    const auto projection = [&](const char* name, Shape shape, double fan_in) {
+    const auto projection = [&](const char* name, Shape shape, double fan_in, Split split = Split::rows) {
         Parameter p;
         p.name = prefix + "." + name + ".weight";
         p.shape = shape;
+        p.split = split;
         p.deviation = std::sqrt(config.init_scale / fan_in);
         p.kind = ParameterKind::attention;
         return p;
@@ -61,7 +60,7 @@ AttentionLayer declare_attention(ParameterStore& store, const ModelConfig& confi
         layer.query = store.declare({q, k, v});
         layer.key = layer.query + 1;
     }
-    layer.output = store.declare({projection("o", {d, inner}, static_cast<double>(inner))});
+    layer.output = store.declare({projection("o", {d, inner}, static_cast<double>(inner), Split::columns)});
     if (!layer.has_vectors) return layer;
     if (cross) {
         layer.query_bias = store.declare({vector_record(q)});
@@ -83,7 +82,7 @@ Tensor rotary_table(Context& context, const ModelConfig& config, DType type, int
 ops::AttentionArgs attention_rule(const Pass& pass, const AttentionLayer& layer) {
     const ModelConfig& config = pass.config;
     ops::AttentionArgs args;
-    args.heads = config.heads, args.kv_heads = config.key_heads();
+    args.heads = query_width(pass, layer) / config.d_kv, args.kv_heads = key_width(pass, layer) / config.d_kv;
     if (config.scale_attention) args.scale = 1 / std::sqrt(static_cast<double>(config.d_kv));
     if (layer.has_bias) {
         args.bias_table = pass.master(layer.bias);
@@ -96,24 +95,30 @@ ops::AttentionArgs attention_rule(const Pass& pass, const AttentionLayer& layer)
 
 Tensor self_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x, int64_t length, const Tensor& rotary) {
     const Tensor fused = project(pass, layer, layer.query, layer.query_bias, 3, x);
-    turn_projection(pass, fused, length, rotary, false);
+    turn_projection(pass, layer, fused, length, rotary, false);
     return fused;
 }
 
 Tensor query_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x) { return project(pass, layer, layer.query, layer.query_bias, 1, x); }
 
-void turn_projection(Pass& pass, const Tensor& fused, int64_t length, const Tensor& rotary, bool inverse) {
+Tensor output_projection(Pass& pass, const AttentionLayer& layer, const Tensor& attended, const Tensor& into) {
+    const Tensor delta = into ? into : pass.context.allocate(pass.accumulate(), {attended.rows(), pass.config.d_model});
+    ops::matmul(pass.context, {.a = attended, .b = pass.weight_of(attended.dtype, layer.output), .out = delta, .transpose_b = true});
+    leave_split(pass, delta);
+    return delta;
+}
+
+void turn_projection(Pass& pass, const AttentionLayer& layer, const Tensor& fused, int64_t length, const Tensor& rotary, bool inverse) {
     if (!rotary) return;
-    const ModelConfig& config = pass.config;
-    const Tensor turned(fused.data, fused.dtype, {fused.rows() / length, length, query_width(config) + key_width(config)}, fused.ld);
-    ops::rotary(pass.context, {turned, config.heads + config.key_heads(), rotary, inverse});
+    const int64_t width = query_width(pass, layer) + key_width(pass, layer);
+    ops::rotary(pass.context, {Tensor(fused.data, fused.dtype, {fused.rows() / length, length, width}, fused.ld), width / pass.config.d_kv, rotary, inverse});
 }
 
 void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
                      AttentionSaved& saved) {
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
-    const int64_t inner = query_width(config), width = key_width(config);
+    const int64_t inner = query_width(pass, layer), width = key_width(pass, layer);
     const Sequence& keys = layer.cross ? *memory_sequence : sequence;
     const auto split = [](const Tensor& fused, int64_t first, int64_t count, const Sequence& s) {
         return Tensor(fused.columns(first, count).data, fused.dtype, {s.rows, s.length, count}, fused.ld);
@@ -135,25 +140,25 @@ void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, c
     args.query_segments = sequence.segments;
     args.key_segments = keys.segments;
     if (layer.causal) args.prefix_ends = sequence.prefix_ends;
+    const int64_t first_head = pass.record(layer.query).first / config.d_kv;  // the heads of the layer number its matrices of scores, whoever has them
     args.dropout = pass.dropout(config.attention_dropout_rate(), layer.layer, layer.cross ? Purpose::cross_attention_dropout : Purpose::attention_dropout,
-                                sequence.first_row * config.heads * sequence.length * keys.length, sequence.length, keys.length);
+                                (sequence.first_row * config.heads + first_head) * sequence.length * keys.length, sequence.length, keys.length);
+    args.dropout_heads = config.heads;
     args.out = context.allocate(x.dtype, {sequence.rows, sequence.length, inner});
-    args.log_sum = context.allocate(pass.accumulate(), {sequence.rows, config.heads, sequence.length});
+    args.log_sum = context.allocate(pass.accumulate(), {sequence.rows, args.heads, sequence.length});
     ops::attention(context, args);
 }
 
 Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
                          AttentionSaved& saved, const Tensor& into) {
     attention_inner(pass, layer, x, sequence, memory, memory_sequence, saved);
-    const Tensor delta = into ? into : pass.context.allocate(pass.accumulate(), {x.rows(), pass.config.d_model});
-    ops::matmul(pass.context, {.a = saved.args.out, .b = pass.weight_of(x.dtype, layer.output), .out = delta, .transpose_b = true});
-    return delta;
+    return output_projection(pass, layer, saved.args.out, into);
 }
 
 Tensor attention_backward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Tensor& d_delta, const Tensor& memory, const Tensor& d_memory,
                           const AttentionSaved& saved) {
     Context& context = pass.context;
-    const int64_t inner = query_width(pass.config), width = key_width(pass.config);
+    const int64_t inner = query_width(pass, layer), width = key_width(pass, layer);
     const Tensor dx = context.allocate(pass.type(), {x.rows(), pass.config.d_model});
     Arena::Scope scope(context.arena);
 
@@ -181,9 +186,10 @@ Tensor attention_backward(Pass& pass, const AttentionLayer& layer, const Tensor&
         project_backward(pass, layer, layer.query, layer.query_bias, 1, pass.narrow(x), pass.narrow(d_wide), dx, false);
         project_backward(pass, layer, layer.key, layer.key_bias, 2, memory, pass.narrow(d_memory_wide), d_memory, true);
     } else {
-        turn_projection(pass, d_wide, args.q.shape[1], saved.rotary, true);
+        turn_projection(pass, layer, d_wide, args.q.shape[1], saved.rotary, true);
         project_backward(pass, layer, layer.query, layer.query_bias, 3, pass.narrow(x), pass.narrow(d_wide), dx, false);
     }
+    enter_split_backward(pass, dx);
     return dx;
 }
 

@@ -4,6 +4,7 @@
 //   cross:  q = x Wq^T;  [k v] = memory [Wk Wv]^T;  delta = attention(q, k, v) Wo^T       (no positions)
 // Shapes: x [N, D], I = heads * d_kv, J = key heads * d_kv, Wq [I, D], Wk and Wv [J, D], Wo [D, I]. Options: biases on q, k and v; rotary positions, which
 // turn q and k of self-attention in place, instead of the bias table; scores x d_kv^-0.5. Residual, norm and dropout around it belong to the stack.
+// Tensor ranks share the heads: rows of Wq, Wk, Wv and their biases, columns of Wo and of the bias table; I and J below are widths of a rank's heads.
 #pragma once
 
 #include "model/pass.hpp"
@@ -32,16 +33,22 @@ struct AttentionSaved {
 /// Declares the records of one attention sub-layer under `prefix` ("encoder.block.0.layer.0.SelfAttention").
 AttentionLayer declare_attention(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool cross);
 
+/// I and J: widths of this rank's queries, and of its keys.
+inline int64_t query_width(const Pass& pass, const AttentionLayer& layer) { return pass.record(layer.query).part[0]; }
+inline int64_t key_width(const Pass& pass, const AttentionLayer& layer) { return pass.record(layer.key).part[0]; }
+
 /// Table of `positions` rotary positions; empty if the model has none.
 Tensor rotary_table(Context& context, const ModelConfig& config, DType type, int64_t positions);
-/// What config and layer say of the operation, in every mode: heads, scale, position bias, causality, window.
+/// What config and layer say of the operation, in every mode: this rank's heads, scale, position bias, causality, window.
 ops::AttentionArgs attention_rule(const Pass& pass, const AttentionLayer& layer);
 /// q, k and v of self-attention side by side, [N, I + 2J]: biases added, q and k turned if there is a table for rows of `length` tokens.
 Tensor self_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x, int64_t length, const Tensor& rotary);
 /// Turns q and k of such a fused tensor; inverse: their gradients.
-void turn_projection(Pass& pass, const Tensor& fused, int64_t length, const Tensor& rotary, bool inverse);
+void turn_projection(Pass& pass, const AttentionLayer& layer, const Tensor& fused, int64_t length, const Tensor& rotary, bool inverse);
 /// q of cross-attention [N, I].
 Tensor query_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x);
+/// delta [N, D] from what attention gives for this rank's heads, into memory of the accumulation type if given.
+Tensor output_projection(Pass& pass, const AttentionLayer& layer, const Tensor& attended, const Tensor& into = {});
 
 /// delta [N, D], into memory of the accumulation type if given. `memory` (cross only) is the encoder's output [M, D] with its sequence.
 Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
@@ -49,7 +56,8 @@ Tensor attention_forward(Pass& pass, const AttentionLayer& layer, const Tensor& 
 /// All of the forward but its last product: what the backward pass needs.
 void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& memory, const Sequence* memory_sequence,
                      AttentionSaved& saved);
-/// Gradient of x [N, D]; adds to the weights' gradients and, for cross-attention, to d_memory [M, D] (accumulation type).
+/// Gradient of x [N, D]; adds to the weights' gradients and, for cross-attention, to d_memory [M, D] (accumulation type) what this rank's heads say of it:
+/// the sum over tensor ranks is taken once for all layers.
 Tensor attention_backward(Pass& pass, const AttentionLayer& layer, const Tensor& x, const Tensor& d_delta, const Tensor& memory, const Tensor& d_memory,
                           const AttentionSaved& saved);
 

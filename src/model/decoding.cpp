@@ -67,6 +67,7 @@ DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& in
         const auto* attention = std::get_if<AttentionLayer>(&model.decoder().sublayers[s].body);
         if (!attention) continue;
         LayerCache& cache = caches_[s];
+        key_width_ = flanmoe::key_width(pass, *attention);  // alike in all layers
         if (attention->cross) {
             cache.memory = context.allocate(pass.forward_type(), {rows_, source_length_, 2 * key_width()});
         } else {
@@ -140,7 +141,7 @@ void DecoderCache::read_prompts(Pass& pass, const Batch& inputs, int64_t beams) 
 }
 
 Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache) {
-    const int64_t inner = model_.config().heads * model_.config().d_kv, width = key_width();
+    const int64_t inner = query_width(pass, layer), width = key_width();
     const Tensor fused = self_projection(pass, layer, x, 1, rotary_ ? rotary_.slice_rows(position_, 1) : Tensor());
     const auto at_position = [&](const Tensor& t) { return Tensor(static_cast<char*>(t.data) + position_ * width * size_of(t.dtype), t.dtype, {rows_, width}, max_length_ * width); };
     copy_rows(pass.context, fused.columns(inner, width), at_position(cache.keys), rows_, width, fused.ld, max_length_ * width);
@@ -157,7 +158,7 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
 }
 
 Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache) {
-    const int64_t inner = model_.config().heads * model_.config().d_kv, width = key_width();
+    const int64_t inner = query_width(pass, layer), width = key_width();
     ops::AttentionArgs args = attention_rule(pass, layer);
     args.q = query_projection(pass, layer, x).view({rows_, 1, inner});
     args.k = Tensor(cache.memory.data, cache.memory.dtype, {rows_, source_length_, width}, 2 * width);
@@ -169,9 +170,7 @@ Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, co
 Tensor DecoderCache::attend(Pass& pass, const AttentionLayer& layer, ops::AttentionArgs& args) {
     args.out = pass.context.allocate(args.q.dtype, args.q.shape);
     ops::attention(pass.context, args);
-    const Tensor delta = pass.context.allocate(pass.accumulate(), {rows_, model_.config().d_model});
-    ops::matmul(pass.context, {.a = args.out, .b = pass.weight_of(args.q.dtype, layer.output), .out = delta, .transpose_b = true});
-    return delta;
+    return output_projection(pass, layer, args.out.view({rows_, args.out.cols()}));
 }
 
 Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {

@@ -38,13 +38,14 @@ private:
     };
     void encode(Pass& pass, const Batch& inputs, int64_t beams);
     void read_prompts(Pass& pass, const Batch& inputs, int64_t beams);
-    int64_t key_width() const { return model_.config().key_heads() * model_.config().d_kv; }
+    int64_t key_width() const { return key_width_; }
     Tensor self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache);
     Tensor cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache);
     Tensor attend(Pass& pass, const AttentionLayer& layer, ops::AttentionArgs& args);
 
     const Transformer& model_;
     int64_t rows_ = 0, max_length_ = 0, position_ = 0, source_length_ = 0;
+    int64_t key_width_ = 0;   ///< of this rank's heads
     int64_t shared_ = 0;      ///< first positions, which all beams of an input have in common
     std::vector<int32_t> first_ids_;
     Tensor memory_segments_;  ///< i32 [rows, S]

@@ -1,5 +1,5 @@
 // Dense feed-forward sub-layer: delta = dropout(act(x Wi^T)) Wo^T, or gated with Wi_0 and Wi_1 fused into one product.
-// Shapes: x [N, D], Wi [F, D], Wo [D, F].
+// Shapes: x [N, D], Wi [F, D], Wo [D, F]. Tensor ranks share F: rows of Wi, columns of Wo; shapes below are of a rank's part.
 #pragma once
 
 #include "model/pass.hpp"
@@ -11,7 +11,7 @@ struct FeedForward {
     size_t output = 0;
     bool gated = false;
     Activation activation = Activation::relu;
-    int64_t width = 0;          ///< F
+    int64_t width = 0;          ///< F, of all tensor ranks
     double dropout = 0;         ///< rate inside, and what it is for
     Purpose purpose = Purpose::ffn_dropout;
     int layer = 0;

@@ -32,7 +32,7 @@ std::vector<Bucket> buckets_of(const ParameterStore& store, const Mesh& mesh, in
         const Parameter& p = store.records()[i];
         Communicator& ranks = p.experts && mesh.shape().expert > 1 ? mesh.data() : mesh.replicas();
         if (p.frozen || ranks.size() == 1) continue;
-        for (int64_t e = 0; e < p.tensors(); ++e) pieces.push_back({store.gradient(p, e), &ranks, i});
+        for (int64_t e = 0; e < p.part_tensors(); ++e) pieces.push_back({store.gradient(p, e), &ranks, i});
     }
     std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.values.data > b.values.data; });
     std::vector<Bucket> buckets;

@@ -1,5 +1,6 @@
 #include "model/moe_layer.hpp"
 
+#include "model/collectives.hpp"
 #include "ops/activation.hpp"
 #include "ops/dispatch.hpp"
 #include "ops/elementwise.hpp"
@@ -43,7 +44,7 @@ Tensor drawn_scores(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
 ops::RowTables tables_of(const ops::RouteArgs& route) { return {route.offsets, route.row_token, route.token_offsets, route.token_rows}; }
 
 // The last offset: how many sorted rows are in use.
-Tensor rows_used(const ops::RouteArgs& route) { return route.offsets.view({route.offsets.elements(), 1}).slice_rows(route.offsets.elements() - 1, 1); }
+Tensor rows_used(const Tensor& offsets) { return offsets.view({offsets.elements(), 1}).slice_rows(offsets.elements() - 1, 1); }
 
 // Broadcast dropout: one mask for the tokens of a row that meet in an expert, row ids being (first_token + token) * E + expert.
 ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, const Sequence& sequence, const MoeSaved& saved) {
@@ -52,10 +53,11 @@ ops::ActivationArgs expert_activation(const Pass& pass, const MoeLayer& layer, c
     args.kind = config.expert_activation;
     args.gated = config.expert_gated;
     args.in = saved.inner;
-    args.row_ids = saved.route.row_id;
-    args.rows_used = rows_used(saved.route);
-    args.dropout = pass.dropout(config.expert_dropout_rate(), layer.layer, Purpose::expert_dropout, 0, sequence.length,
+    args.row_ids = saved.dispatch.row_ids;
+    args.rows_used = rows_used(saved.dispatch.offsets);
+    args.dropout = pass.dropout(config.expert_dropout_rate(), layer.layer, Purpose::expert_dropout, pass.record(layer.input).first, sequence.length,
                                 config.experts * config.expert_width());
+    args.dropout_cols = config.expert_width();
     args.out = saved.activated;
     return args;
 }
@@ -85,6 +87,7 @@ void declare_scale(ParameterStore& store, const ModelConfig& config, const std::
     scale.name = experts + ".multiplicative_bias";
     scale.shape = {config.expert_width()};
     scale.experts = config.experts;
+    scale.split = Split::rows;
     scale.init = Init::ones;
     scale.kind = ParameterKind::expert;
     layer.scale = store.declare({scale});
@@ -96,7 +99,7 @@ void scale_forward(Pass& pass, const MoeLayer& layer, MoeSaved& saved) {
     if (!pass.config.multiplicative_bias) return;
     const DType type = saved.activated.dtype;
     saved.scaled = pass.cheap(Reused::scaled, type, saved.activated.shape);
-    ops::expert_scale(pass.context, {saved.activated, pass.weight_of(type, layer.scale), pass.parameters.records()[layer.scale].expert_stride, saved.route.offsets, saved.scaled});
+    ops::expert_scale(pass.context, {saved.activated, pass.weight_of(type, layer.scale), pass.parameters.records()[layer.scale].expert_stride, saved.dispatch.offsets, saved.scaled});
 }
 
 // From the gradient of what the bias scaled to that of `activated`, in place.
@@ -114,13 +117,17 @@ void router_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Se
 
 // The rows that the experts read.
 void gather_forward(Pass& pass, const Tensor& x, MoeSaved& saved) {
-    saved.rows = pass.cheap(Reused::rows, x.dtype, {saved.route.row_token.elements(), x.cols()});
-    ops::gather_rows(pass.context, {x, tables_of(saved.route), saved.rows});
+    saved.rows = pass.cheap(Reused::rows, x.dtype, {saved.dispatch.rows, x.cols()});
+    Arena::Scope scope(pass.context.arena);
+    const bool exchanges = saved.dispatch.exchanges;
+    const Tensor local = exchanges ? pass.context.allocate(x.dtype, {saved.route.row_token.elements(), x.cols()}) : saved.rows;
+    ops::gather_rows(pass.context, {x, tables_of(saved.route), local});
+    if (exchanges) rows_to_experts(pass, saved.dispatch, local, saved.rows);
 }
 
 // What the experts' last product reads.
 void experts_activation(Pass& pass, const MoeLayer& layer, const Sequence& sequence, MoeSaved& saved) {
-    saved.activated = pass.cheap(Reused::expert_activated, saved.inner.dtype, {saved.inner.rows(), pass.config.expert_width()});
+    saved.activated = pass.cheap(Reused::expert_activated, saved.inner.dtype, {saved.inner.rows(), pass.record(layer.input).part[0]});
     ops::activation(pass.context, expert_activation(pass, layer, sequence, saved));
     scale_forward(pass, layer, saved);
 }
@@ -205,7 +212,7 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     Context& context = pass.context;
     const ModelConfig& config = pass.config;
     const RoutingConfig& routing = routing_of(config, layer);
-    const int64_t n = x.rows(), d = config.d_model, f = config.expert_width(), halves = config.expert_gated ? 2 : 1;
+    const int64_t n = x.rows(), d = config.d_model, f = pass.record(layer.input).part[0], halves = config.expert_gated ? 2 : 1;
 
     // Router.
     router_forward(pass, layer, x, sequence, saved);
@@ -225,26 +232,34 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     ops::route(context, route);
 
     // Dispatcher and experts.
-    const int64_t rows = route.row_token.elements();
+    saved.dispatch = plan_dispatch(pass, route);
+    const Tensor& offsets = saved.dispatch.offsets;
+    const int64_t rows = saved.dispatch.rows;
     saved.inner = context.allocate(x.dtype, {rows, halves * f});
-    saved.answers = context.allocate(x.dtype, {rows, d});
+    saved.answers = context.allocate(x.dtype, {route.row_token.elements(), d});
     const auto& records = pass.parameters.records();
     gather_forward(pass, x, saved);
     ops::grouped_matmul(context, {.a = saved.rows,
                                   .b = pass.fused_weight_of(x.dtype, layer.input, halves),
                                   .b_stride = records[layer.input].expert_stride,
-                                  .offsets = route.offsets,
+                                  .offsets = offsets,
                                   .out = saved.inner,
                                   .transpose_b = true});
     experts_activation(pass, layer, sequence, saved);
-    ops::grouped_matmul(context, {.a = saved.scaled,
-                                  .b = pass.weight_of(x.dtype, layer.output),
-                                  .b_stride = records[layer.output].expert_stride,
-                                  .offsets = route.offsets,
-                                  .out = saved.answers,
-                                  .transpose_b = true});
     const Tensor delta = into ? into : context.allocate(x.dtype, {n, d});
+    {
+        Arena::Scope scope(context.arena);
+        const Tensor answers = saved.dispatch.exchanges ? context.allocate(x.dtype, {rows, d}) : saved.answers;
+        ops::grouped_matmul(context, {.a = saved.scaled,
+                                      .b = pass.weight_of(x.dtype, layer.output),
+                                      .b_stride = records[layer.output].expert_stride,
+                                      .offsets = offsets,
+                                      .out = answers,
+                                      .transpose_b = true});
+        if (saved.dispatch.exchanges) rows_from_experts(pass, saved.dispatch, answers, saved.answers);
+    }
     ops::combine(context, {saved.answers, route.row_gate, tables_of(route), delta});
+    leave_split(pass, delta);  // tokens are fewer than rows: the weighted sums are added over the ranks, not the answers
     if (layer.has_shared) shared_forward(pass, layer, x, sequence, delta, saved);
     return delta;
 }
@@ -266,21 +281,29 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
     Arena::Scope scope(context.arena);
 
     // Experts, last product first. Gradients take the place of the saved values where those are not needed again.
+    const Tensor& offsets = saved.dispatch.offsets;
     const Tensor d_gate = context.allocate(pass.accumulate(), route.row_gate.shape);
-    const Tensor rows = pass.narrow(saved.rows), activated = pass.narrow(saved.activated), d_answers = pass.narrow(saved.answers), d_inner = pass.narrow(saved.inner);
-    ops::combine_backward(context, {d_answers, route.row_gate, tables_of(route), d_delta, d_answers, d_gate});
+    const Tensor rows = pass.narrow(saved.rows), activated = pass.narrow(saved.activated), d_local = pass.narrow(saved.answers), d_inner = pass.narrow(saved.inner);
+    ops::combine_backward(context, {d_local, route.row_gate, tables_of(route), d_delta, d_local, d_gate});
+    // A rank's answers are its part's share: so are their products with the gradient. With this sum every rank has the whole gradient of the gates, and
+    // computes the same gradient of router and router input.
+    pass.mesh().tensor().all_reduce(context, d_gate);
+    const Tensor d_answers = saved.dispatch.exchanges ? context.allocate(pass.type(), rows.shape) : d_local;
+    if (saved.dispatch.exchanges) rows_to_experts(pass, saved.dispatch, d_local, d_answers);
     const Tensor scaled = config.multiplicative_bias ? pass.narrow(saved.scaled) : activated;
     const Tensor d_activated = context.allocate(pass.type(), saved.activated.shape);
-    ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output), .b_stride = records[layer.output].expert_stride, .offsets = route.offsets, .out = d_activated});
-    ops::grouped_matmul_weight(context, {d_answers, scaled, route.offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
-    scale_backward(pass, layer, route.offsets, activated, d_activated);
+    ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output), .b_stride = records[layer.output].expert_stride, .offsets = offsets, .out = d_activated});
+    ops::grouped_matmul_weight(context, {d_answers, scaled, offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
+    scale_backward(pass, layer, offsets, activated, d_activated);
     const ops::ActivationArgs forward = expert_activation(pass, layer, sequence, saved);
-    ops::activation_backward(context, {forward.kind, forward.gated, d_inner, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner});
+    ops::activation_backward(context, {forward.kind, forward.gated, d_inner, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner, forward.dropout_cols});
     const Tensor d_rows = d_answers;
-    ops::grouped_matmul_weight(context, {d_inner, rows, route.offsets, pass.fused_gradient(layer.input, halves), records[layer.input].expert_stride});
+    ops::grouped_matmul_weight(context, {d_inner, rows, offsets, pass.fused_gradient(layer.input, halves), records[layer.input].expert_stride});
     ops::grouped_matmul(
-        context, {.a = d_inner, .b = pass.fused_weight(layer.input, halves), .b_stride = records[layer.input].expert_stride, .offsets = route.offsets, .out = d_rows});
-    ops::gather_rows_backward(context, {tables_of(route), d_rows, dx});
+        context, {.a = d_inner, .b = pass.fused_weight(layer.input, halves), .b_stride = records[layer.input].expert_stride, .offsets = offsets, .out = d_rows});
+    if (saved.dispatch.exchanges) rows_from_experts(pass, saved.dispatch, d_rows, d_local);
+    ops::gather_rows_backward(context, {tables_of(route), d_local, dx});
+    enter_split_backward(pass, dx);  // before the router's part, which is whole on every rank
 
     // Router: through the gates and through its own losses, which are means over sparse layers and over the step's groups.
     const double layers = static_cast<double>(config.encoder_sparse.size() + config.decoder_sparse.size());

@@ -1,11 +1,13 @@
 // Mixture-of-Experts sub-layer, in three parts that know little of each other:
 //   router      logits = jitter(x) Wr^T in float, then the decision of ops/route.hpp
-//   dispatcher  rows sorted by expert, and the weighted sum of their answers (ops/dispatch.hpp)
+//   dispatcher  rows sorted by expert, and the weighted sum of their answers (ops/dispatch.hpp); between ranks, the way to the experts (model/dispatcher.hpp)
 //   experts     one feed-forward per expert, as grouped products over the sorted rows; gated ones with a multiplicative bias if the config says so
 // delta[n] = sum over the kept experts e of token n of gate[n, e] * expert_e(x[n]); a dropped token gives zero.
+// Experts are divided over the expert ranks, and the width of each over the tensor ranks; the router is the same on all.
 // A shared expert, if there is one, adds its answer for every token, times sigmoid(x[n] . w) if it has a gate.
 #pragma once
 
+#include "model/dispatcher.hpp"
 #include "model/feed_forward.hpp"
 #include "model/pass.hpp"
 #include "ops/route.hpp"
@@ -28,11 +30,12 @@ struct MoeLayer {
 struct MoeSaved {
     ops::RouteArgs route;  ///< decision, statistics, tables
     Tensor router_input;   ///< [N, D] accumulation type, jittered
-    Tensor rows;           ///< [max_rows, D] sorted by expert
-    Tensor inner;          ///< [max_rows, F] or [max_rows, 2F]
-    Tensor activated;      ///< [max_rows, F]
-    Tensor scaled;         ///< [max_rows, F] activated x multiplicative bias; `activated` itself without one
-    Tensor answers;        ///< [max_rows, D] before the gates
+    Dispatch dispatch;     ///< the way of its rows: R of them at this rank's experts
+    Tensor rows;           ///< [R, D] sorted by expert
+    Tensor inner;          ///< [R, F] or [R, 2F], F of this rank
+    Tensor activated;      ///< [R, F]
+    Tensor scaled;         ///< [R, F] activated x multiplicative bias; `activated` itself without one
+    Tensor answers;        ///< [max_rows, D] before the gates, in the order of the routing; of this tensor rank's part of the experts
     Tensor x;              ///< [N, D] the layer's input; with a shared expert
     FeedForwardSaved shared;
     Tensor shared_answer;  ///< [N, D] before its gate

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <tuple>
 
 namespace flanmoe {
 
@@ -62,27 +63,55 @@ std::string Parameter::tensor_name(int64_t expert) const {
 void initialise_tensor(const Parameter& p, int64_t expert, uint64_t seed, const Tensor& into) {
     const uint64_t h = hash_of(p.tensor_name(expert));
     const RandomKey key{seed ^ h, static_cast<uint32_t>(h >> 32), 0, Purpose::initialise};
-    if (into.dtype == DType::f64) {
-        fill(into.as<double>(), into.elements(), p, key, 0);
-    } else {
-        fill(into.as<float>(), into.elements(), p, key, 0);
+    // Runs of the part that are runs of the whole tensor: its rows, or all of it.
+    const bool columns = p.split == Split::columns && p.is_split();
+    const int64_t run = columns ? into.cols() : into.elements(), stride = p.shape[-1];
+    for (int64_t i = 0; i * run < into.elements(); ++i) {
+        const int64_t first = columns ? i * stride + p.first : p.shape.rank > 1 ? p.first * stride : p.first;
+        if (into.dtype == DType::f64) {
+            fill(into.as<double>() + i * run, run, p, key, static_cast<uint64_t>(first));
+        } else {
+            fill(into.as<float>() + i * run, run, p, key, static_cast<uint64_t>(first));
+        }
     }
 }
+
+std::pair<int64_t, int64_t> share_of(int64_t size, int64_t rank, int64_t ranks) {
+    const int64_t begin = size * rank / ranks;
+    return {begin, size * (rank + 1) / ranks - begin};
+}
+
+namespace {
+
+void take_part(Parameter& p, const Mesh& mesh) {
+    p.part = p.shape;
+    p.first = p.first_expert = 0;
+    if (p.split != Split::none) {
+        int64_t& size = p.part.sizes[p.split == Split::rows ? 0 : p.part.rank - 1];
+        std::tie(p.first, size) = share_of(size, mesh.tensor_index(), mesh.shape().tensor);
+    }
+    std::tie(p.first_expert, p.part_experts) = share_of(p.experts, mesh.expert_index(), mesh.shape().expert);
+}
+
+}  // namespace
 
 size_t ParameterStore::declare(std::vector<Parameter> group) {
     require(!group.empty(), "a group of at least one parameter");
     const size_t first = records_.size();
     int64_t stride = 0;
-    for (const Parameter& p : group) stride += p.shape.elements();
+    for (Parameter& p : group) {
+        take_part(p, *mesh_);
+        stride += p.part.elements();
+    }
     int64_t offset = flat_;
     for (Parameter& p : group) {
         require(p.experts == group[0].experts, "parameters of one group with the same number of experts");
         p.offset = offset;
         p.expert_stride = stride;
-        offset += p.shape.elements();
+        offset += p.part.elements();
         records_.push_back(std::move(p));
     }
-    flat_ += (stride * records_[first].tensors() + alignment - 1) / alignment * alignment;
+    flat_ += (stride * records_[first].part_tensors() + alignment - 1) / alignment * alignment;
     return first;
 }
 
@@ -107,10 +136,10 @@ void ParameterStore::allocate(DType compute, bool gradients, DType forward, cons
 void ParameterStore::initialise(uint64_t seed) {
     std::vector<char> drawn;  // on the host, whatever the engine
     for (const Parameter& p : records_) {
-        for (int64_t e = 0; e < p.tensors(); ++e) {
+        for (int64_t e = 0; e < p.part_tensors(); ++e) {
             const Tensor into = master(p, e);
             drawn.resize(static_cast<size_t>(into.bytes()));
-            initialise_tensor(p, e, seed, Tensor(drawn.data(), into.dtype, into.shape));
+            initialise_tensor(p, p.first_expert + e, seed, Tensor(drawn.data(), into.dtype, into.shape));
             engine_->upload(into.data, drawn.data(), into.bytes());
         }
     }

@@ -7,12 +7,18 @@
 //
 // The store keeps three flat arrays with the same layout: master weights and gradients in the accumulation type (float, or double for f64), and the
 // compute copy in the compute type (an alias of the master unless that is bf16). Sums over all parameters are loops over a flat array.
+//
+// On a mesh of several ranks a store holds this rank's part: of a record that is split, some rows or columns; of a record of experts, some of them. Names and
+// `shape` stay those of the whole tensor; `part` is what is here. Gradients of dense records are summed over the replicas (data x expert ranks), those of
+// experts over the data ranks: every tensor rank has its own part of a split record, and the same bits of any other.
 #pragma once
 
+#include "comm/mesh.hpp"
 #include "core/context.hpp"
 
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace flanmoe {
@@ -20,6 +26,9 @@ namespace flanmoe {
 enum class Init : uint8_t { ones, zeros, normal, truncated_normal };
 /// What a parameter belongs to, for freezing and for counting active parameters.
 enum class ParameterKind : uint8_t { embedding, attention, norm, ffn, router, expert, head };
+
+/// What tensor ranks share of a tensor: nothing (each has it whole), its rows (a vector's elements), or its columns.
+enum class Split : uint8_t { none, rows, columns };
 
 struct Parameter {
     std::string name;      ///< Hugging Face name; "{e}" stands for the expert number if experts > 0
@@ -30,20 +39,37 @@ struct Parameter {
     ParameterKind kind = ParameterKind::ffn;
     bool frozen = false;   ///< no gradient is applied, no optimizer state is held; declared so: a rule of its own changes it (balance biases of routers)
 
-    int64_t offset = 0;         ///< elements from the start of the flat arrays; set by the store
-    int64_t expert_stride = 0;  ///< elements from one expert's tensor to the next; set by the store
+    Split split = Split::none;  ///< rank t of n has rows or columns [size t / n, size (t + 1) / n), rounded down
+
+    Shape part;                 ///< of what this rank has of one tensor; set by the store, as all that follows
+    int64_t first = 0;          ///< its first row or column
+    int64_t first_expert = 0, part_experts = 0;  ///< of the experts this rank has
+    int64_t offset = 0;         ///< elements from the start of the flat arrays
+    int64_t expert_stride = 0;  ///< elements from one expert's tensor to the next
 
     int64_t tensors() const { return experts ? experts : 1; }
     int64_t elements() const { return shape.elements() * tensors(); }
     std::string tensor_name(int64_t expert) const;  ///< name with the expert number in place
-    int64_t tensor_offset(int64_t expert) const { return offset + expert * expert_stride; }
+    /// Of this rank's part: tensors are numbered from 0, expert first_expert + i being the i-th.
+    int64_t part_tensors() const { return experts ? part_experts : 1; }
+    int64_t part_elements() const { return part.elements() * part_tensors(); }
+    bool is_split() const { return !(part == shape); }  ///< on this mesh
+    std::string part_name(int64_t tensor) const { return tensor_name(first_expert + tensor); }
+    int64_t tensor_offset(int64_t tensor) const { return offset + tensor * expert_stride; }
 };
 
-/// Draws the initial weights of one tensor of a record (f32 or f64) from the counter-based generator: element i depends on (seed, name, i) only.
+/// Draws the initial weights of one tensor of a record (f32 or f64, this rank's part) from the counter-based generator: element i of the whole tensor
+/// depends on (seed, name, i) only.
 void initialise_tensor(const Parameter& parameter, int64_t expert, uint64_t seed, const Tensor& into);
+
+/// What rank `rank` of `ranks` has of `size` things that they share: the first, and how many.
+std::pair<int64_t, int64_t> share_of(int64_t size, int64_t rank, int64_t ranks);
 
 class ParameterStore {
 public:
+    /// The mesh must outlive the store.
+    explicit ParameterStore(const Mesh& mesh = one_rank()) : mesh_(&mesh) {}
+
     /// Adds records that lie side by side. Expert records of one group are interleaved by expert: all of expert 0's, then all of expert 1's.
     /// Returns the index of the first. All of a group have the same `experts`.
     size_t declare(std::vector<Parameter> group);
@@ -62,22 +88,26 @@ public:
     const std::vector<Parameter>& records() const { return records_; }
     std::vector<Parameter>& records() { return records_; }
     const Parameter* find(std::string_view name) const;  ///< by pattern name; null if there is none
-    int64_t parameter_count() const;
+    int64_t parameter_count() const;  ///< of the whole model
+    const Mesh& mesh() const { return *mesh_; }
 
     DType compute_type() const { return compute_type_; }
     DType forward_type() const { return forward_type_; }
     DType master_type() const { return accumulate_type(compute_type_); }
-    Tensor master(const Parameter& p, int64_t expert = 0) const { return view(master_, master_type(), p, expert); }
-    Tensor gradient(const Parameter& p, int64_t expert = 0) const { return view(gradient_, master_type(), p, expert); }
-    Tensor compute(const Parameter& p, int64_t expert = 0) const { return view(compute_, compute_type_, p, expert); }
+    /// This rank's part of a tensor, of those it has the `tensor`-th.
+    Tensor master(const Parameter& p, int64_t tensor = 0) const { return view(master_, master_type(), p, tensor); }
+    Tensor gradient(const Parameter& p, int64_t tensor = 0) const { return view(gradient_, master_type(), p, tensor); }
+    Tensor compute(const Parameter& p, int64_t tensor = 0) const { return view(compute_, compute_type_, p, tensor); }
     Engine& engine() const { return *engine_; }
+    Context context() const { return Context(device_, *engine_); }  ///< that works on its memory
     /// All gradients as one vector; the alignment gaps between groups are zero.
     Tensor flat_gradient() const { return Tensor(gradient_, master_type(), {flat_}); }
 
 private:
-    static Tensor view(void* base, DType type, const Parameter& p, int64_t expert) {
-        return Tensor(base ? static_cast<char*>(base) + p.tensor_offset(expert) * size_of(type) : nullptr, type, p.shape);
+    static Tensor view(void* base, DType type, const Parameter& p, int64_t tensor) {
+        return Tensor(base ? static_cast<char*>(base) + p.tensor_offset(tensor) * size_of(type) : nullptr, type, p.part);
     }
+    const Mesh* mesh_;
     std::vector<Parameter> records_;
     int64_t flat_ = 0;
     DType compute_type_ = DType::f32, forward_type_ = DType::f32;

@@ -42,6 +42,8 @@ struct Pass {
     uint32_t step = 0;
     LossScales loss;
 
+    const Mesh& mesh() const { return parameters.mesh(); }
+    const Parameter& record(size_t index) const { return parameters.records()[index]; }
     DType type() const { return parameters.compute_type(); }
     DType accumulate() const { return parameters.master_type(); }
     /// Of what the forward computes and saves; weights of that type serve it.
@@ -74,12 +76,12 @@ struct Pass {
 private:
     Tensor stack_rows(Tensor first, size_t index, int64_t count) const {
         int64_t rows = 0;
-        for (int64_t i = 0; i < count; ++i) rows += parameters.records()[index + static_cast<size_t>(i)].shape[0];
+        for (int64_t i = 0; i < count; ++i) rows += parameters.records()[index + static_cast<size_t>(i)].part[0];
         return Tensor(first.data, first.dtype, {rows, first.cols()});
     }
     Tensor join(Tensor first, size_t index, int64_t count) const {
         int64_t elements = 0;
-        for (int64_t i = 0; i < count; ++i) elements += parameters.records()[index + static_cast<size_t>(i)].elements();
+        for (int64_t i = 0; i < count; ++i) elements += parameters.records()[index + static_cast<size_t>(i)].part_elements();
         return Tensor(first.data, first.dtype, {elements});
     }
 };

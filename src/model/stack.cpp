@@ -24,6 +24,7 @@ size_t declare_bias_table(ParameterStore& store, const ModelConfig& config, cons
     Parameter p;
     p.name = prefix + ".relative_attention_bias.weight";
     p.shape = {config.buckets, config.heads};
+    p.split = Split::columns;
     p.deviation = std::sqrt(config.init_scale * 2.0 / static_cast<double>(config.buckets + config.heads));  // T5X: fan average
     p.kind = ParameterKind::attention;
     return store.declare({p});

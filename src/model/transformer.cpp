@@ -1,10 +1,12 @@
 #include "model/transformer.hpp"
 
+#include "model/collectives.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/embedding.hpp"
 #include "ops/matmul.hpp"
 #include "ops/report.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -16,6 +18,7 @@ Parameter embedding_record(const ModelConfig& config, const char* name, Paramete
     Parameter p;
     p.name = name;
     p.shape = {config.vocab_size, config.d_model};
+    p.split = Split::rows;
     p.deviation = deviation;
     p.kind = kind;
     return p;
@@ -81,7 +84,31 @@ double mean_over_layers(const std::vector<RoutingReport>& reports, ops::RouteSta
 double LossSums::balance() const { return mean_over_layers(routing, ops::RouteStatistic::balance); }
 double LossSums::router_z() const { return mean_over_layers(routing, ops::RouteStatistic::z); }
 
-Transformer::Transformer(const ModelConfig& config) : config_(config) {
+void check_division(const ModelConfig& config, const MeshShape& mesh) {
+    if (config.experts % mesh.expert != 0) {
+        const int64_t below = config.experts / mesh.expert * mesh.expert;
+        fail(Exit::usage, "{} experts do not divide over parallel.expert = {} ranks; choose {}{} experts, or another number of ranks", config.experts, mesh.expert,
+             below ? fmt::format("{} or ", below) : "", below + mesh.expert);
+    }
+    if (config.experts == 0 && mesh.expert > 1) fail(Exit::usage, "parallel.expert = {} divides experts, but the model has none; use parallel.data", mesh.expert);
+    const auto divides = [&](int64_t size, const char* what, const char* key) {
+        if (size % mesh.tensor == 0) return;
+        fail(Exit::usage, "{} {} ({}) do not divide over parallel.tensor = {} ranks; choose a divisor of {}", size, what, key, mesh.tensor, size);
+    };
+    divides(config.heads, "heads", "model.heads");
+    divides(config.key_heads(), "heads of keys and values", "model.kv_heads");
+    const auto dense_layers = [&](bool decoder, int64_t layers, const std::vector<int64_t>& sparse) {
+        for (int64_t i = 0; i < layers; ++i)
+            if (config.extra_ffn || std::find(sparse.begin(), sparse.end(), i) == sparse.end()) divides(dense_width(config, decoder, i), "hidden units of a feed-forward", "model.d_ff");
+    };
+    dense_layers(false, config.encoder_layers, config.encoder_sparse);
+    dense_layers(true, config.decoder_layers, config.decoder_sparse);
+    if (config.experts > 0) divides(config.expert_width(), "hidden units of an expert", "moe.expert_d_ff");
+    divides(config.shared_d_ff, "hidden units of a shared expert", "moe.shared_d_ff");
+}
+
+Transformer::Transformer(const ModelConfig& config, const Mesh& mesh) : config_(config), parameters_(mesh) {
+    check_division(config, mesh.shape());
     // T5 v1.1: N(0, 1) embeddings; a head of its own starts with variance 1 / fan_in.
     embedding_ = parameters_.declare({embedding_record(config_, "shared.weight", ParameterKind::embedding, 1.0)});
     if (config_.encoder_decoder) encoder_ = declare_stack(parameters_, config_, false);
@@ -97,7 +124,9 @@ double Transformer::logit_scale() const { return config_.scale_outputs ? 1.0 / s
 Tensor Transformer::embed(Pass& pass, const Tensor& ids) const {
     const Tensor out = pass.context.allocate(pass.accumulate(), {ids.elements(), config_.d_model});
     auto part = pass.context.part("embedding");
-    ops::embedding(pass.context, {pass.master(embedding_), ids, out});
+    const Parameter& table = pass.record(embedding_);
+    ops::embedding(pass.context, {pass.master(embedding_), ids, out, table.first, table.is_split() ? table.shape[0] : 0});
+    leave_split(pass, out);  // one rank has a token's row, the others zeros
     return out;
 }
 
@@ -123,16 +152,22 @@ void Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved&
     auto part = pass.context.part("output and loss");
     ops::LinearCrossEntropyArgs args;
     args.hidden = hidden;
-    args.weight = head_weight(pass);
+    args.weight = pass.weight(head());
     args.targets = saved.targets;
     args.scale = logit_scale();
     args.loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(1, pass.loss.tokens));
     args.z_coefficient = pass.loss.output_z;
     args.d_hidden = d_hidden;
-    if (d_hidden) args.d_weight = pass.gradient(config_.tied ? embedding_ : head_);
+    if (d_hidden) args.d_weight = pass.gradient(head());
     args.token_nll = token_nll;
     args.sums = pass.context.zeros(DType::f64, {ops::output_sums});
+    Communicator& tensor = pass.mesh().tensor();
+    if (tensor.size() > 1) {
+        const auto gather = [&](const Tensor& part, const Tensor& whole) { tensor.all_gather(pass.context, part, whole); };
+        args.part = {tensor.size(), pass.record(head()).first, config_.vocab_size, gather};
+    }
     ops::linear_cross_entropy(pass.context, args);
+    if (d_hidden) enter_split_backward(pass, d_hidden);
     std::vector<Tensor> sums = {args.sums};
     for (const RoutedLayer& layer : routed_layers(saved)) sums.insert(sums.end(), {layer.route->statistics, layer.route->load, layer.route->demand});
     ops::add_sums(pass.context, sums, report);
@@ -153,11 +188,13 @@ void Transformer::train(const Pass& given, const BatchTensors& batch, const Tens
     if (config_.encoder_decoder) d_memory = context.zeros(pass.accumulate(), saved.encoder_stack.out.shape);
     const auto embedding_backward = [&](const Tensor& ids, const Tensor& d_embedded) {
         auto part = context.part("embedding");
-        ops::embedding_backward(context, {ids, d_embedded, pass.gradient(embedding_)});
+        const Parameter& table = pass.record(embedding_);
+        ops::embedding_backward(context, {ids, d_embedded, pass.gradient(embedding_), table.first, table.is_split() ? table.shape[0] : 0});
     };
     const Tensor memory = config_.encoder_decoder ? pass.narrow(saved.encoder_stack.out) : Tensor();
     embedding_backward(saved.decoder_ids, stack_backward(pass, decoder_, saved.decoder, memory, d_hidden, d_memory, saved.decoder_stack));
     if (config_.encoder_decoder) {
+        enter_split_backward(pass, d_memory);  // of the cross-attentions of all layers at once
         embedding_backward(saved.encoder_ids, stack_backward(pass, encoder_, saved.encoder, {}, pass.narrow(d_memory), {}, saved.encoder_stack));
     }
 }
@@ -182,7 +219,10 @@ LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<doubl
 
 Tensor Transformer::logits(Pass& pass, const Tensor& hidden) const {
     const Tensor out = pass.context.allocate(pass.accumulate(), {hidden.rows(), config_.vocab_size});
-    ops::matmul(pass.context, {.a = hidden, .b = head_weight(pass), .out = out, .transpose_b = true});
+    const Parameter& record = pass.record(head());
+    if (record.is_split()) pass.context.engine->zero(out.data, out.bytes());
+    ops::matmul(pass.context, {.a = hidden, .b = pass.weight(head()), .out = out.columns(record.first, record.part[0]), .transpose_b = true});
+    leave_split(pass, out);  // each rank has made its columns, the rest are zeros
     if (config_.scale_outputs) ops::scale(pass.context, out, logit_scale());
     return out;
 }

@@ -2,6 +2,9 @@
 //
 // Encoder-decoder: the encoder reads encoder_ids, the decoder predicts decoder_targets from decoder_ids and the encoder's output. Decoder-only: the decoder
 // alone. The loss is the part of the step's loss that this micro-batch contributes: see LossScales.
+//
+// On a mesh every replica (data x expert rank) has micro-batches of its own, of one shape; its tensor ranks have the same one. Tensor ranks share the
+// vocabulary: rows of the embedding table and of the output matrix. What train() and evaluate() return is of this replica's tokens, alike on its tensor ranks.
 #pragma once
 
 #include "data/batch.hpp"
@@ -51,8 +54,9 @@ struct RoutedLayer {
 
 class Transformer {
 public:
-    /// Declares every parameter; allocates nothing. The shapes have been checked: validate() for a config, read_model_config() for a checkpoint.
-    explicit Transformer(const ModelConfig& config);
+    /// Declares every parameter, this rank's part of it; allocates nothing. The shapes have been checked: validate() for a config, read_model_config() for a
+    /// checkpoint; whether they divide over the mesh (which must outlive the model) is checked here (Exit::usage).
+    explicit Transformer(const ModelConfig& config, const Mesh& mesh = one_rank());
 
     const ModelConfig& config() const { return config_; }
     ParameterStore& parameters() { return parameters_; }
@@ -83,7 +87,7 @@ public:
 
 private:
     void loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll, const Tensor& report) const;
-    Tensor head_weight(const Pass& pass) const { return pass.weight(config_.tied ? embedding_ : head_); }
+    size_t head() const { return config_.tied ? embedding_ : head_; }
     double logit_scale() const;
 
     ModelConfig config_;
@@ -91,6 +95,9 @@ private:
     size_t embedding_ = 0, head_ = 0;
     Stack encoder_, decoder_;
 };
+
+/// Exit::usage unless the experts divide over the mesh's expert ranks, and heads and feed-forward widths over its tensor ranks.
+void check_division(const ModelConfig& config, const MeshShape& mesh);
 
 /// Routing groups of a step that have at least one routable token: the normalisers of LossScales.
 void count_groups(const ModelConfig& config, const StepBatch& batches, LossScales& scales);

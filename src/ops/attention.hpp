@@ -11,6 +11,7 @@
 // at most N - 1.
 //
 // Dropout acts on probabilities (element ((row * H + h) * Sq + i) * Sk + j of the key's stream, row counted from the step's first row);
+// of heads that ranks share, H there is `dropout_heads` and the first head is counted in dropout.first;
 // broadcast, length = Sq and features = Sk: all queries of a row and head share one mask.
 // Statistics and sums in float (double for f64). Saved for the backward: out and log_sum [B, H, Sq]. Heads of k and v may be fewer than those of q
 // (each serves H / Hkv consecutive query heads). context.flops counts two products forward and four backward (not the recomputed one), over the pairs
@@ -64,6 +65,7 @@ struct AttentionArgs {
     int64_t window = 0;     ///< with causal: so many keys up to the query's own position; 0 = all
     int64_t query_offset = 0;  ///< position of query 0 among the keys (incremental decoding)
     Dropout dropout;
+    int64_t dropout_heads = 0;  ///< heads of the whole layer; 0 = `heads`
     Tensor out;      ///< [B, Sq, H*K] out
     Tensor log_sum;  ///< optional [B, H, Sq] out, accumulation type; -infinity for a query that sees nothing
 };

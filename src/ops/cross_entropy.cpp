@@ -22,6 +22,9 @@ void linear_cross_entropy(Context& context, const LinearCrossEntropyArgs& args) 
     require(!args.d_hidden || is_matrix(args.d_hidden, type, rows, width), "a gradient like the hidden states");
     require(!args.d_weight || is_matrix(args.d_weight, accumulate_type(type), vocabulary, width), "a gradient like the output matrix, in the accumulation type");
     require(!args.token_nll || is_vector(args.token_nll, accumulate_type(type), rows), "one loss a row, in the accumulation type");
+    const VocabularyPart& part = args.part;
+    require(part.parts == 1 || (part.parts > 1 && part.gather && part.first_id + vocabulary <= part.vocabulary && vocabulary <= largest_part(part, vocabulary)),
+            "rows of an output matrix that parts share, and their exchange");
     require(is_vector(args.sums, DType::f64, 4), "four sums in double");
     dispatch(context, type, [&] { cpu::linear_cross_entropy(context, args); }, [&] { cuda::linear_cross_entropy(context, args); });
 }

@@ -46,10 +46,13 @@ void adafactor(Context& context, std::span<const AdafactorTensor> tensors, const
             require(!t.v_row && !t.v_col && is_vector(t.v, type, t.parameter.elements()), "an unfactored state like the parameter");
         } else {
             require(shape.rank == 2 && shape.elements() > 0, "a matrix, since its state is factored");
-            require(is_vector(t.v_row, type, std::min(shape[0], shape[1])) && is_vector(t.v_col, type, std::max(shape[0], shape[1])),
+            const bool rows_are_less = rows_are_smaller(t);
+            require(is_vector(t.v_row, type, shape[rows_are_less ? 0 : 1]) && is_vector(t.v_col, type, shape[rows_are_less ? 1 : 0]),
                     "factors as long as the smaller (v_row) and the larger dimension (v_col)");
         }
     }
+    for (const AdafactorTensor& t : tensors)
+        require(t.shared == -1 || (settings.add_parts && t.shared < t.parameter.shape.rank && t.whole >= t.parameter.shape[t.shared]), "shared tensors with their whole size, and their sum");
     check_scale(settings);
     dispatch(context, type, [&] { cpu::adafactor(context, tensors, settings); }, [&] { cuda::adafactor(context, tensors, settings); });
 }

@@ -9,10 +9,14 @@
 // Gradients are multiplied by gradient_scale as they are read; where the sum of their squares is given, by clipped_scale, so that the host need not know it:
 //   norm = sqrt(squared_norm);  norm < largest_gradient_norm: gradient_scale min(1, clip / norm);  else, not finite too: neither parameters nor state change.
 // All tensors of one type: f32 or f64. Sums within a tensor have a fixed order.
+//
+// Of a tensor that ranks share along one dimension, parameter, gradient and the state along that dimension are parts; state along the other is whole, and
+// the same everywhere. Sums over the tensor are then sums over the ranks, which `add_parts` takes: twice a call, for all shared tensors at once.
 #pragma once
 
 #include "core/context.hpp"
 
+#include <functional>
 #include <limits>
 #include <span>
 
@@ -30,7 +34,13 @@ struct AdafactorTensor {
     Tensor parameter, gradient;  ///< [n] or [rows, cols]
     Tensor v_row, v_col;         ///< factored: v_row has as many entries as the smaller dimension, v_col as the larger; else empty
     Tensor v;                    ///< unfactored, like the parameter; else empty
+    int shared = -1;             ///< dimension that ranks share; -1: the tensor is whole
+    int64_t whole = 0;           ///< its size in all
 };
+/// Whether v_row belongs to the rows of a matrix: they are the smaller dimension of the whole tensor (of equal ones the last counts as larger).
+inline bool rows_are_smaller(const AdafactorTensor& t) {
+    return (t.shared == 0 ? t.whole : t.parameter.shape[0]) <= (t.shared == 1 ? t.whole : t.parameter.shape[1]);
+}
 struct AdafactorSettings {
     double rate = 0;
     double decay = 0;  ///< 1 - (t + 1)^-0.8
@@ -41,6 +51,7 @@ struct AdafactorSettings {
     double gradient_scale = 1;
     Tensor squared_norm;  ///< optional f64 [1]: of all gradients, before gradient_scale
     double clip = 0;      ///< largest norm, with squared_norm; 0 = any
+    std::function<void(const Tensor& sums)> add_parts;  ///< f64 [n], in place: the sum over the ranks that share tensors
 };
 /// True if T5X would factor this shape: two dimensions, both at least `minimum_dimension`.
 bool adafactor_factors(const Shape& shape, int64_t minimum_dimension);

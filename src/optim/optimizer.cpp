@@ -10,32 +10,51 @@ Tensor Optimizer::slot(const std::string& name, DType type, Shape shape) {
     const int64_t bytes = shape.elements() * size_of(type);
     memory_.emplace_back(*engine_, bytes);
     if (!memory_.back().data()) fail(Exit::out_of_memory, "out of memory: the optimizer's state needs {} bytes for {}; choose a smaller model", bytes, name);
-    const Tensor t(memory_.back().data(), type, shape);
-    state_.emplace_back(name, t);
-    return t;
+    return Tensor(memory_.back().data(), type, shape);
 }
 
-std::vector<std::pair<std::string, Shape>> optimizer_slots(const OptimizerConfig& config, const Parameter& p) {
+std::vector<OptimizerSlot> optimizer_slots(const OptimizerConfig& config, const Parameter& p) {
     if (p.frozen) return {};
-    if (config.kind == OptimizerKind::adamw) return {{".m", p.shape}, {".v", p.shape}};
-    if (!config.factored || !ops::adafactor_factors(p.shape, config.min_factored)) return {{".v", p.shape}};
-    return {{".v_row", {std::min(p.shape[0], p.shape[1])}}, {".v_col", {std::max(p.shape[0], p.shape[1])}}};
+    if (config.kind == OptimizerKind::adamw) return {{".m", p.shape, p.split}, {".v", p.shape, p.split}};
+    if (!config.factored || !ops::adafactor_factors(p.shape, config.min_factored)) return {{".v", p.shape, p.split}};
+    // A vector along one dimension, which tensor ranks share if that is the one of the matrix that they do.
+    const int smaller = p.shape[0] <= p.shape[1] ? 0 : 1;
+    const auto along = [&](const char* suffix, int dimension) {
+        return OptimizerSlot{suffix, {p.shape[dimension]}, p.split == (dimension == 0 ? Split::rows : Split::columns) ? Split::rows : Split::none};
+    };
+    return {along(".v_row", smaller), along(".v_col", 1 - smaller)};
 }
 
-Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config), engine_(&store.engine()) {
+void Optimizer::add_tensor(const ParameterStore& store, const Parameter& p, int64_t tensor, const std::vector<Tensor>& slots) {
+    const Tensor parameter = store.master(p, tensor), gradient = store.gradient(p, tensor);
+    if (config_.kind == OptimizerKind::adamw) {
+        adamw_.push_back({parameter, gradient, slots[0], slots[1], config_.decay_vectors || p.shape.rank > 1});
+        return;
+    }
+    ops::AdafactorTensor t{parameter, gradient, {}, {}, {}};
+    (slots.size() == 2 ? t.v_row : t.v) = slots[0];
+    if (slots.size() == 2) t.v_col = slots[1];
+    if (p.is_split()) t.shared = p.split == Split::rows ? 0 : p.shape.rank - 1, t.whole = p.shape[t.shared];
+    adafactor_.push_back(t);
+}
+
+Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config), engine_(&store.engine()), mesh_(&store.mesh()) {
     const DType type = store.master_type();
     for (const Parameter& p : store.records()) {
         if (p.frozen) continue;
         for (int64_t e = 0; e < p.tensors(); ++e) {
+            const int64_t tensor = e - p.first_expert;
+            const bool here = tensor >= 0 && tensor < p.part_tensors();
             std::vector<Tensor> slots;
-            for (const auto& [suffix, shape] : optimizer_slots(config, p)) slots.push_back(slot(p.tensor_name(e) + suffix, type, shape));
-            const Tensor parameter = store.master(p, e), gradient = store.gradient(p, e);
-            if (config.kind == OptimizerKind::adamw)
-                adamw_.push_back({parameter, gradient, slots[0], slots[1], config.decay_vectors || p.shape.rank > 1});
-            else if (slots.size() == 2)
-                adafactor_.push_back({parameter, gradient, slots[0], slots[1], {}});
-            else
-                adafactor_.push_back({parameter, gradient, {}, {}, slots[0]});
+            for (const OptimizerSlot& of : optimizer_slots(config, p)) {
+                const std::string name = p.tensor_name(e) + of.suffix;
+                const Place place = place_of(*mesh_, p, e, of.shape, of.split);
+                Shape part = of.shape;
+                if (place.split != Split::none) part.sizes[place.split == Split::columns ? part.rank - 1 : 0] = p.part[p.split == Split::columns ? -1 : 0];
+                if (here) slots.push_back(slot(name, type, part));
+                state_.push_back({name, here ? slots.back() : Tensor(), place});
+            }
+            if (here) add_tensor(store, p, tensor, slots);
         }
     }
 }
@@ -54,19 +73,33 @@ void Optimizer::update(Context& context, int64_t step, double rate, double gradi
     settings.minimum_scale = config_.minimum_scale;
     settings.scale_by_parameter = config_.scale_by_parameter;
     settings.gradient_scale = gradient_scale, settings.squared_norm = squared_norm, settings.clip = clip;
+    settings.add_parts = [&](const Tensor& sums) { mesh_->tensor().all_reduce(context, sums); };
     ops::adafactor(context, adafactor_, settings);
 }
 
 void Optimizer::reset() {
-    for (const auto& [name, t] : state_) engine_->zero(t.data, t.bytes());
+    for (const NamedTensor& t : state_)
+        if (t.tensor) engine_->zero(t.tensor.data, t.tensor.bytes());
 }
 
 void gradient_squares(Context& context, const ParameterStore& store, const Tensor& sum) {
+    const Mesh& mesh = store.mesh();
+    const bool whole = mesh.shape().expert == 1 && mesh.shape().tensor == 1;
     bool any_frozen = false;
     for (const Parameter& p : store.records()) any_frozen |= p.frozen;
+    if (!whole) {
+        // Of those that have the same elements the first rank of each axis counts them.
+        for (const Parameter& p : store.records()) {
+            const bool first = (p.is_split() || mesh.tensor_index() == 0) && (p.experts > 0 || mesh.expert_index() == 0);
+            for (int64_t e = 0; first && !p.frozen && e < p.part_tensors(); ++e) ops::sum_of_squares(context, store.gradient(p, e), sum);
+        }
+        mesh.tensor().all_reduce(context, sum);
+        mesh.expert().all_reduce(context, sum);
+        return;
+    }
     if (!any_frozen) ops::sum_of_squares(context, store.flat_gradient(), sum);  // the gaps between groups are zero
     for (const Parameter& p : store.records())
-        for (int64_t e = 0; any_frozen && !p.frozen && e < p.tensors(); ++e) ops::sum_of_squares(context, store.gradient(p, e), sum);
+        for (int64_t e = 0; any_frozen && !p.frozen && e < p.part_tensors(); ++e) ops::sum_of_squares(context, store.gradient(p, e), sum);
 }
 
 double gradient_norm(Context& context, const ParameterStore& store) {

@@ -6,17 +6,22 @@
 
 #include "config/config.hpp"
 #include "core/context.hpp"
-#include "model/parameters.hpp"
+#include "model/gather.hpp"
 #include "ops/optimizer.hpp"
 
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace flanmoe {
 
-/// The state of one tensor of a record as suffix and shape, in order: ".m", ".v" (AdamW), ".v_row", ".v_col" or ".v" (Adafactor); none if it is frozen.
-std::vector<std::pair<std::string, Shape>> optimizer_slots(const OptimizerConfig& config, const Parameter& parameter);
+/// A part of the state of one tensor of a record, whole: ".m", ".v" (AdamW), ".v_row", ".v_col" or ".v" (Adafactor).
+struct OptimizerSlot {
+    std::string suffix;
+    Shape shape;
+    Split split = Split::none;  ///< how tensor ranks share it
+};
+/// In order; none if the record is frozen.
+std::vector<OptimizerSlot> optimizer_slots(const OptimizerConfig& config, const Parameter& parameter);
 
 class Optimizer {
 public:
@@ -27,22 +32,25 @@ public:
     /// `squared_norm` (gradient_squares) they are clipped to `clip` too, and not applied at all if they are not finite (ops/optimizer.hpp): the host
     /// need not have read it.
     void update(Context& context, int64_t step, double rate, double gradient_scale, const Tensor& squared_norm = {}, double clip = 0);
-    /// Every slot under its name, in the order of the records.
-    const std::vector<std::pair<std::string, Tensor>>& state() const { return state_; }
+    /// Every slot of the whole model under its name, in the order of the records: this rank's part of it, if it has one.
+    const NamedTensors& state() const { return state_; }
     void reset();
 
 private:
     Tensor slot(const std::string& name, DType type, Shape shape);
+    void add_tensor(const ParameterStore& store, const Parameter& parameter, int64_t tensor, const std::vector<Tensor>& slots);
 
     OptimizerConfig config_;
     Engine* engine_;
     std::vector<Buffer> memory_;
-    std::vector<std::pair<std::string, Tensor>> state_;
+    const Mesh* mesh_;
+    NamedTensors state_;
     std::vector<ops::AdafactorTensor> adafactor_;
     std::vector<ops::AdamWTensor> adamw_;
 };
 
-/// sum[0] += the squares of the gradients of every parameter that is not frozen (f64 [1]); not finite if any gradient is not.
+/// Adds to sum (f64 [1], 0 before) the squares of the gradients of every parameter that is not frozen, of the whole model: on a mesh each element counts once,
+/// and every rank gets the same bits. Not finite if any gradient is not.
 void gradient_squares(Context& context, const ParameterStore& store, const Tensor& sum);
 /// Their root on the host: global norm of the gradients of every parameter that is not frozen; not finite if any gradient is not.
 double gradient_norm(Context& context, const ParameterStore& store);

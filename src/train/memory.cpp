@@ -96,7 +96,7 @@ MemoryNeed memory_of_training(const Config& config, const Transformer& model, co
     MemoryNeed need = memory_of_weights(model.parameters(), compute);
     need.gradients = need.weights;
     for (const Parameter& p : model.parameters().records())
-        for (const auto& [suffix, slot] : optimizer_slots(config.optimizer, p)) need.optimizer += p.tensors() * slot.elements() * size.accumulate;
+        for (const auto& [suffix, slot, split] : optimizer_slots(config.optimizer, p)) need.optimizer += p.tensors() * slot.elements() * size.accumulate;
     const int64_t memory_tokens = shape.rows * shape.source;
     const Recompute recompute = config.train.recompute;
     Activations encoder{recompute}, decoder = activations_of_stack(c, true, shape.rows, shape.target, memory_tokens, size, recompute);

@@ -45,7 +45,7 @@ Held held_by_rank(const Config& config, const Transformer& model, const MeshShap
     Held sum;
     for (const Parameter& p : model.parameters().records()) {
         (is_expert(p) ? sum.expert : sum.dense) += held(p, p.elements(), mesh);
-        for (const auto& [suffix, slot] : optimizer_slots(config.optimizer, p)) sum.optimizer += held(p, p.tensors() * slot.elements(), mesh);
+        for (const auto& [suffix, slot, split] : optimizer_slots(config.optimizer, p)) sum.optimizer += held(p, p.tensors() * slot.elements(), mesh);
     }
     return sum;
 }

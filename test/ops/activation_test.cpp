@@ -65,6 +65,7 @@ struct Run {
             set(forward.rows_used, 0, 0, static_cast<double>(used));
         }
         forward.dropout = Dropout::with(c.rate, {1, 2, 3, Purpose::expert_dropout}, c.padding == 3 ? 5 : 16);
+        forward.dropout_cols = backward.dropout_cols = c.rows % 2 ? c.cols + 24 : 0;  // odd: some columns of a wider layer
         forward.out = make(context, type, shape, padding);
         backward.kind = kind, backward.gated = c.gated, backward.in = forward.in, backward.dropout = forward.dropout;
         backward.row_ids = forward.row_ids, backward.rows_used = forward.rows_used;
@@ -73,7 +74,7 @@ struct Run {
     }
     double factor(int64_t r, int64_t c) const {
         const int64_t id = forward.row_ids ? static_cast<int64_t>(get(forward.row_ids, 0, r)) : r;
-        return forward.dropout.factor(static_cast<uint64_t>(id * forward.out.cols() + c));
+        return forward.dropout.factor(static_cast<uint64_t>(id * (forward.dropout_cols ? forward.dropout_cols : forward.out.cols()) + c));
     }
 };
 

@@ -290,6 +290,36 @@ TEST_SUITE("ops/attention") {
         CHECK(same_bits(o.backward.d_q, d_q));
     }
 
+    TEST_CASE("heads that ranks share: each half gives its part of the whole, dropout included") {
+        for (const Case& c : cases) {
+            if (c.heads % 2 != 0 || c.kv_heads % 2 != 0 || c.dropout == 0) continue;
+            CAPTURE(c.queries);
+            CAPTURE(c.keys);
+            TestContext context;
+            Operands whole(context, c, DType::f32);
+            whole.run(context);
+            for (const int64_t half : {0, 1}) {
+                Operands own(context, c, DType::f32);
+                const int64_t width = whole.forward.q.cols() / 2, keys_width = whole.forward.k.cols() / 2, heads = whole.forward.heads / 2;
+                const auto part = [&](const Tensor& t, int64_t columns) { return t ? t.columns(half * columns, columns) : t; };
+                ops::AttentionArgs& f = own.forward;
+                f.dropout.first += static_cast<uint64_t>(half * heads * f.q.shape[1] * f.k.shape[1]);
+                f.dropout_heads = f.heads;
+                f.heads = heads, f.kv_heads /= 2;
+                f.q = part(f.q, width), f.k = part(f.k, keys_width), f.v = part(f.v, keys_width), f.out = part(f.out, width), f.bias_table = part(f.bias_table, heads);
+                f.log_sum = make(context, DType::f32, {f.q.shape[0], heads, f.q.shape[1]});
+                ops::AttentionBackwardArgs& b = own.backward;
+                b.d_out = part(b.d_out, width), b.d_q = part(b.d_q, width), b.d_k = part(b.d_k, keys_width), b.d_v = part(b.d_v, keys_width), b.d_bias_table = part(b.d_bias_table, heads);
+                own.run(context);
+                const auto same = [&](const Tensor& got, const Tensor& all) {
+                    if (got) compare("attention of half the heads", convert(context, got, DType::f32), convert(context, part(all, got.cols()), DType::f64), DType::f32, Kind::chain);
+                };
+                same(f.out, whole.forward.out), same(b.d_q, whole.backward.d_q), same(b.d_k, whole.backward.d_k), same(b.d_v, whole.backward.d_v);
+                same(b.d_bias_table, whole.backward.d_bias_table);
+            }
+        }
+    }
+
     TEST_CASE("decoding step by step over a cache equals the causal forward") {
         for (const DType dtype : float_types) {
             TestContext context;

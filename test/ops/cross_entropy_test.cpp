@@ -86,9 +86,69 @@ ops::CrossEntropySums loss_of(Context& context, ops::LinearCrossEntropyArgs args
     return ops::read_sums(context, args.sums);
 }
 
+// The operation over a vocabulary in `count` parts: what each says of its rows is recorded in a first run, and handed to all in a second. d_hidden is
+// the sum (f64), d_weight and the rest are as one call gives them.
+ops::CrossEntropySums loss_in_parts(Context& context, const ops::LinearCrossEntropyArgs& whole, int64_t count, const Tensor& d_hidden_sum) {
+    const int64_t vocabulary = whole.weight.rows();
+    std::vector<std::vector<std::vector<double>>> said(static_cast<size_t>(count));  // of part, exchange
+    ops::CrossEntropySums sums;
+    for (const bool record : {true, false}) {
+        for (int64_t p = 0; p < count; ++p) {
+            Arena::Scope scope(context.arena);
+            const int64_t first = vocabulary * p / count, rows = vocabulary * (p + 1) / count - first;
+            ops::LinearCrossEntropyArgs args = whole;
+            args.weight = whole.weight.slice_rows(first, rows);
+            args.d_hidden = make(context, whole.hidden.dtype, whole.hidden.shape);
+            args.d_weight = record ? make(context, whole.d_weight.dtype, {rows, whole.d_weight.cols()}) : whole.d_weight.slice_rows(first, rows);
+            size_t exchange = 0;
+            args.part = {count, first, vocabulary, [&](const Tensor& part, const Tensor& all) {
+                             REQUIRE(all.rows() == count * part.rows());
+                             if (record) said[static_cast<size_t>(p)].push_back(context.download<double>(part.view({part.elements()})));
+                             for (size_t q = 0; !record && q < said.size(); ++q)
+                                 context.engine->upload(all.as<double>() + static_cast<int64_t>(q) * part.elements(), said[q][exchange].data(), part.bytes());
+                             if (record) context.engine->zero(all.data, all.bytes());
+                             ++exchange;
+                         }};
+            sums = loss_of(context, args);
+            for (int64_t n = 0; !record && n < args.d_hidden.rows(); ++n)
+                for (int64_t d = 0; d < args.d_hidden.cols(); ++d) set(d_hidden_sum, n, d, get(d_hidden_sum, n, d) + get(args.d_hidden, n, d));
+        }
+    }
+    return sums;
+}
+
 }  // namespace
 
 TEST_SUITE("ops/cross_entropy") {
+    TEST_CASE("a vocabulary in parts of uneven size gives the same loss, statistics and gradients") {
+        TestContext context;
+        for (const Case& c : cases) {
+            for (const int64_t parts : {2, 3}) {
+                if (c.vocabulary <= parts) continue;
+                Arena::Scope outer(context.arena);
+                const auto expected = arguments(context, c, DType::f64);
+                const auto sums = naive(expected);
+                for (DType type : float_types) {
+                    Arena::Scope scope(context.arena);
+                    CAPTURE(c.rows);
+                    CAPTURE(c.vocabulary);
+                    CAPTURE(name_of(type));
+                    const auto args = arguments(context, c, type);
+                    const Tensor d_hidden = context.zeros(DType::f64, {c.rows, c.width});
+                    const auto got = loss_in_parts(context, args, parts, d_hidden);
+                    CHECK(got.tokens == sums.tokens);
+                    CHECK(got.correct == sums.correct);
+                    CHECK(got.nll == doctest::Approx(sums.nll).epsilon(type == DType::f64 ? 1e-13 : 1e-5));
+                    CHECK(got.z == doctest::Approx(sums.z).epsilon(type == DType::f64 ? 1e-13 : 1e-5));
+                    const Kind gradient = type == DType::bf16 ? Kind::chain : Kind::matmul;
+                    compare("cross entropy in parts, d_hidden", d_hidden, expected.d_hidden, type, gradient);
+                    compare("cross entropy in parts, d_weight", args.d_weight, expected.d_weight, type, gradient);
+                    compare("cross entropy in parts, nll", args.token_nll, expected.token_nll, accumulate_type(type), Kind::reduction);
+                }
+            }
+        }
+    }
+
     TEST_CASE("loss, statistics and gradients against the formulas") {
         TestContext context;
         for (const Case& c : cases) {

@@ -81,10 +81,35 @@ TEST_SUITE("ops/embedding") {
         gradient_check("embedding", [&] { return ops::embedding(context, {table, ids, out}), dot(out, d_out); }, {{table, d_table}});
     }
 
+    TEST_CASE("a table in three parts: their sum is the lookup, their gradients are the rows of the whole one's") {
+        for (const Case& c : cases) {
+            for (DType type : float_types) {
+                TestContext context;
+                const Tensor table = random(context, type, {c.vocabulary, c.cols}, 2, 1, c.padding), ids = skewed_ids(context, c), d_out = random(context, type, {c.positions, c.cols}, 3);
+                const Tensor whole = make(context, type, {c.positions, c.cols}), d_table = random(context, accumulate_type(type), {c.vocabulary, c.cols}, 4, 1, c.padding);
+                ops::embedding(context, {table, ids, whole});
+                const Tensor sum = context.zeros(DType::f64, {c.positions, c.cols}), d_parts = random(context, accumulate_type(type), {c.vocabulary, c.cols}, 4, 1, c.padding);
+                for (int64_t part = 0; part < 3; ++part) {
+                    const int64_t first = c.vocabulary * part / 3, rows = c.vocabulary * (part + 1) / 3 - first;
+                    if (rows == 0) continue;
+                    const Tensor out = make(context, type, {c.positions, c.cols});
+                    ops::embedding(context, {table.slice_rows(first, rows), ids, out, first, c.vocabulary});
+                    for (int64_t n = 0; n < c.positions; ++n)
+                        for (int64_t col = 0; col < c.cols; ++col) set(sum, n, col, get(sum, n, col) + get(out, n, col));
+                    ops::embedding_backward(context, {ids, d_out, d_parts.slice_rows(first, rows), first, c.vocabulary});
+                }
+                ops::embedding_backward(context, {ids, d_out, d_table});
+                CHECK(same_bits(convert(context, sum, type), whole));
+                compare("embedding backward in parts", d_parts, convert(context, d_table, DType::f64), accumulate_type(type), Kind::reduction);
+            }
+        }
+    }
+
     TEST_CASE("arguments that do not fit are refused") {
         TestContext context;
         const Tensor table = random(context, DType::bf16, {5, 4}, 1), ids = context.zeros(DType::i32, {3});
         CHECK_THROWS_AS(ops::embedding(context, {table, ids, make(context, DType::f32, {3, 4})}), Error);
+        CHECK_THROWS_AS(ops::embedding(context, {table, ids, make(context, DType::bf16, {3, 4}), 3, 7}), Error);  // rows 3 .. 7 of 7
         CHECK_THROWS_AS(ops::embedding_backward(context, {ids, make(context, DType::bf16, {3, 4}), table}), Error);  // the table's gradient is f32
     }
 }

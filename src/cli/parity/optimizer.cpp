@@ -101,7 +101,8 @@ Computed compute_optimizer(const ParityCase& given) {
     }
 
     Computed computed;
-    std::map<std::string, Tensor> state(optimizer.state().begin(), optimizer.state().end());
+    std::map<std::string, Tensor> state;
+    for (const NamedTensor& slot : optimizer.state()) state[slot.name] = slot.tensor;
     for (const Parameter& p : store.records()) {
         collect(computed, *context.engine, "parameter." + case_name(p), p, [&](int64_t e) { return store.master(p, e); });
         for (const char* slot : {".v_row", ".v_col", ".v", ".m"})
