@@ -82,9 +82,9 @@ TrainingTypes training_types(const TrainConfig& config) {
 int64_t size_of_report(const Transformer& model) { return model.report_size() + 3; }
 
 TrainingStep::TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph)
-    : context_(context), model_(model), optimizer_(optimizer), graph_(graph && context.engine->records() && model.parameters().mesh().world().size() == 1)  // collectives are not recorded
-     , input_(*context.engine, 1),
-      report_(*context.engine, size_of_report(model) * size_of(DType::f64)), packed_(*context.engine, 1),
+    : context_(context), model_(model), optimizer_(optimizer),
+      graph_(graph && context.engine->records() && model.parameters().mesh().world().size() == 1),  // collectives are not recorded
+      input_(*context.engine, 1), report_(*context.engine, size_of_report(model) * size_of(DType::f64)), packed_(*context.engine, 1),
       read_(*context.engine, size_of_report(model) * size_of(DType::f64)) {
     if (graph_) context.engine->set_separate_allocations(false);
     if (!report_.data() || !read_.data()) fail(Exit::out_of_memory, "out of memory: there is no room for a step's report; choose a smaller model or batch");
