@@ -1,5 +1,7 @@
 // Runs the program: parsing, nearest names for what does not exist, and exceptions turned into one sentence and an exit code.
 #include "cli/commands.hpp"
+#include "comm/agreement.hpp"
+#include "comm/mpi.hpp"
 #include "core/error.hpp"
 #include "core/nearest.hpp"
 
@@ -8,6 +10,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <new>
+#include <optional>
 
 namespace flanmoe::cli {
 
@@ -60,6 +63,12 @@ std::string explain(CLI::App& program, const CLI::ParseError& error) {
     return fmt::format("{}{}; {}", subject, error.what(), help);
 }
 
+// Under a launcher every rank sees the same command line; one says what is wrong with it.
+bool speaks() {
+    const std::optional<Launch> started = launch();
+    return !started || started->rank == 0;
+}
+
 int report(Exit code, std::string sentence) {
     std::replace(sentence.begin(), sentence.end(), '\n', ' ');  // one line, whatever a library put into its message
     fmt::print(stderr, "flanmoe: {}\n", sentence);
@@ -68,8 +77,20 @@ int report(Exit code, std::string sentence) {
 
 }  // namespace
 
+// Commands that would do the same work once on every rank.
+void refuse_ranks(CLI::App& program) {
+    const std::optional<Launch> started = launch();
+    if (!started || started->ranks == 1) return;
+    for (CLI::App* command : program.get_subcommands({})) {
+        const std::string name = command->get_name();
+        if (name == "train" || name == "parity") continue;
+        command->preparse_callback([=](size_t) { throw SharedError(Exit::usage, fmt::format("{} runs on one rank, but {} were started; give the command without a launcher", name, started->ranks)); });
+    }
+}
+
 int run(CLI::App& program, int argc, char** argv) {
     program.require_subcommand(1);
+    refuse_ranks(program);
     try {
         program.parse(argc, argv);
         return static_cast<int>(Exit::done);
@@ -78,7 +99,9 @@ int run(CLI::App& program, int argc, char** argv) {
     } catch (const CLI::Success& success) {  // --help and --version
         return program.exit(success);
     } catch (const CLI::ParseError& error) {
-        return report(Exit::usage, explain(program, error));
+        return speaks() ? report(Exit::usage, explain(program, error)) : static_cast<int>(Exit::usage);
+    } catch (const SharedError& error) {
+        return speaks() ? report(error.code, error.what()) : static_cast<int>(error.code);
     } catch (const Error& error) {
         return report(error.code, error.what());
     } catch (const std::bad_alloc&) {

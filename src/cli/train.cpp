@@ -1,16 +1,24 @@
 // flanmoe train: one stage of training in a run directory, resumed by itself when the same command is given again.
 #include "cli/commands.hpp"
+#include "checkpoint/hashed_file.hpp"
 #include "cli/config_arguments.hpp"
+#include "comm/agreement.hpp"
+#include "comm/world.hpp"
 #include "core/log.hpp"
 #include "eval/evaluate.hpp"
 #include "ops/engine.hpp"
+#include "train/rank_log.hpp"
+#include "train/replicas.hpp"
 #include "train/run_directory.hpp"
 #include "train/trainer.hpp"
 
 #include <CLI/CLI.hpp>
 #include <omp.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <memory>
+#include <optional>
 
 namespace flanmoe::cli {
 
@@ -36,21 +44,72 @@ AnswerMetrics answers_to_validation(const Config& config) {
     return [=](Context& context, const Transformer& model) { return answer_metrics(context, model, *tokenizer, examples, settings); };
 }
 
-void train(const Options& options) {
+Config load(const Options& options) {
     Config config = options.config.load();
     if (options.max_steps >= 0) config.train.max_steps = options.max_steps;
     if (options.max_minutes >= 0) config.train.max_minutes = options.max_minutes;
     if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
+    return config;
+}
 
-    DeviceContext context(config.train.device);  // before anything is written: it may not be there
-    RunDirectory run(options.run, config);
-    Stop stop(config.train.max_minutes);
+// The run directory: rank 0 makes and owns it; then the others find it, and begin their logs there.
+std::unique_ptr<RunDirectory> open_run(Communicator& ranks, const std::filesystem::path& path, const Config& config, RankLog& log) {
+    std::unique_ptr<RunDirectory> run;
+    together(ranks, [&] {
+        if (ranks.rank() == 0) run = std::make_unique<RunDirectory>(path, config);
+    });
+    together(ranks, [&] {
+        if (ranks.rank() != 0) run = std::make_unique<RunDirectory>(path, ranks.rank());
+        log.open(path);
+    });
+    return run;
+}
+
+Ending train_rank(World& world, const Options& options, Stop& stop, RankLog& log, std::unique_ptr<RunDirectory>& run) {
+    Communicator& ranks = world.ranks();
+    Config config;
+    MeshShape shape;
+    together(ranks, [&] {
+        config = load(options);
+        const ParallelConfig& p = config.parallel;
+        shape = mesh_for({static_cast<int>(p.data), static_cast<int>(p.expert), static_cast<int>(p.tensor)}, ranks.size());
+    });
+    require_same(ranks, "config", hash_bytes(to_toml(config)), "start all ranks with the same files and settings");
+    require_same(ranks, "flanmoe program", program_hash(), "install the same build on all machines");
+    world.set_limits(config.parallel.patience, config.parallel.timeout);
+    stop.limit(config.train.max_minutes);
+    const Mesh mesh(ranks, shape);
+    std::unique_ptr<DeviceContext> context;
+    together(ranks, [&] { context = std::make_unique<DeviceContext>(config.train.device); });  // before anything is written: it may not be there
+    run = open_run(ranks, options.run, config, log);
+    const auto failed = [&](const Error& error) {
+        run->write_status({.state = "failed", .message = error.what(), .step = std::max<int64_t>(0, world.activity().step), .steps = config.train.steps});
+    };
     try {
-        if (Trainer(context, config, run, stop, answers_to_validation(config)).run() != Ending::interrupted) return;
+        AnswerMetrics answers;
+        together(ranks, [&] { answers = answers_to_validation(config); });
+        return Trainer(*context, config, *run, stop, answers, mesh, world.activity()).run();
+    } catch (const SharedError& error) {
+        if (ranks.rank() == 0) failed(error);
+        throw;
     } catch (const Error& error) {
-        run.write_status({.state = "failed", .message = error.what(), .steps = config.train.steps});
+        failed(error);
         throw;
     }
+}
+
+void train(const Options& options) {
+    Stop stop;  // before anything is read: a signal at the start saves too
+    const std::optional<Launch> started = launch();
+    RankLog log(started ? started->rank : 0);
+    std::unique_ptr<RunDirectory> run;
+    World world([&](const World::Trouble& trouble) {
+        log.say(trouble.sentence);
+        if (run) run->write_status({.state = "failed", .message = trouble.sentence, .step = trouble.step});
+    });
+    Ending ending = Ending::done;
+    world.run([&] { ending = train_rank(world, options, stop, log, run); });
+    if (ending != Ending::interrupted) return;
     info("stopped by {}; saved; the same command goes on from here", stop.reason());
     throw CLI::RuntimeError(static_cast<int>(Exit::preempted));
 }

@@ -206,15 +206,17 @@ std::optional<Launch> launch_of(const char* (*variable)(const char*)) {
 }
 
 std::optional<Launch> launch() {
-    return launch_of([](const char* name) -> const char* { return std::getenv(name); });
+    // Asked for before MPI begins, which itself sets some of the variables.
+    static const std::optional<Launch> at_start = launch_of([](const char* name) -> const char* { return std::getenv(name); });
+    return at_start;
 }
 
 Mpi::Mpi() : shared_(std::make_shared<Shared>()) {
+    const std::optional<Launch> told = launch();
     int provided = 0;
     if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) fail(Exit::rank_failed, "MPI could not be started; see the messages of the launcher");
     if (provided < MPI_THREAD_MULTIPLE) fail(Exit::hardware, "this MPI does not allow several threads (MPI_THREAD_MULTIPLE); install another build of it");
     world_ = std::make_unique<Group>(MPI_COMM_WORLD, false, shared_);
-    const std::optional<Launch> told = launch();
     if (told && told->ranks > 1 && world_->size() == 1)
         fail(Exit::usage, "the launcher started {} tasks, but MPI knows of one; with Slurm use srun --mpi=pmix, else the mpirun of Open MPI 4", told->ranks);
 }

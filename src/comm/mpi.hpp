@@ -21,7 +21,7 @@ struct Launch {
 };
 /// Nothing if no launcher started this process. `variable` reads the environment (std::getenv, but for tests).
 std::optional<Launch> launch_of(const char* (*variable)(const char*));
-/// Of this process.
+/// Of this process, as it was started.
 std::optional<Launch> launch();
 
 /// Small messages between ranks beside the collectives, sent and received without waiting, by a thread of their own: heartbeats.

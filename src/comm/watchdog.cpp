@@ -23,6 +23,7 @@ constexpr double own_gap = 2;  // seconds in which this thread did not run: the 
 struct Beat {
     int64_t step = -1;
     int32_t layer = -1;
+    bool ends = false;  ///< this rank ends the run, and has said why: others need not wonder where it is
     char part[40] = "", collective[24] = "";
 };
 
@@ -74,7 +75,7 @@ struct Watchdog::State {
 
     std::mutex mutex;
     std::condition_variable changed;
-    bool stop = false;
+    bool stop = false, quiet = false;
     std::thread thread;
 
     State(int rank, std::vector<Place> all, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found)
@@ -109,7 +110,9 @@ struct Watchdog::State {
             const int sender = mailbox->receive(std::as_writable_bytes(std::span(&beat, 1)));
             if (sender < 0) break;
             last[static_cast<size_t>(sender)] = beat, heard[static_cast<size_t>(sender)] = now;
+            quiet |= beat.ends;
         }
+        if (quiet) return std::nullopt;
         if (neighbour >= 0) {
             const char process = process_state(places[static_cast<size_t>(neighbour)].process);
             if (process == 0 || process == 'Z' || process == 'X') return finding(Exit::rank_failed, neighbour, "has ended", 0);
@@ -125,6 +128,13 @@ struct Watchdog::State {
         return std::nullopt;
     }
 
+    void say_goodbye() {
+        Beat beat = beat_of(activity);
+        beat.ends = true;
+        for (int r = 0; r < static_cast<int>(places.size()); ++r)
+            if (r != rank) mailbox->send(r, std::as_bytes(std::span(&beat, 1)));
+    }
+
     void run() {
         Clock::time_point before = Clock::now();
         std::unique_lock lock(mutex);
@@ -137,7 +147,10 @@ struct Watchdog::State {
             }
             before = now;
             const std::optional<Finding> trouble = look(now);
-            if (trouble) return found(*trouble);
+            if (trouble) {
+                say_goodbye();
+                return found(*trouble);
+            }
             lock.lock();
             changed.wait_for(lock, interval, [&] { return stop; });
         }
@@ -149,13 +162,21 @@ Watchdog::Watchdog(int rank, std::vector<Place> places, std::unique_ptr<Mailbox>
     state_->thread = std::thread([this] { state_->run(); });
 }
 
-Watchdog::~Watchdog() {
+Watchdog::~Watchdog() { stop(); }
+
+void Watchdog::stop() {
+    if (!state_->thread.joinable()) return;
     {
         const std::lock_guard lock(state_->mutex);
         state_->stop = true;
     }
     state_->changed.notify_all();
     state_->thread.join();
+}
+
+void Watchdog::say_goodbye() {
+    stop();
+    state_->say_goodbye();
 }
 
 void Watchdog::set_patience(double seconds) { state_->patience = seconds; }

@@ -37,8 +37,11 @@ public:
     Watchdog(const Watchdog&) = delete;
     /// Seconds without a sign of life; 0: only ranks that ended are noticed.
     void set_patience(double seconds);
+    /// This rank is about to end the run: stops watching, and keeps the others from finding it gone.
+    void say_goodbye();
 
 private:
+    void stop();
     struct State;
     std::unique_ptr<State> state_;
 };

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -20,7 +21,7 @@ std::string host_name() {
     return name;
 }
 
-World::World(std::function<void(Exit, const std::string&)> said) : said_(std::move(said)) {
+World::World(std::function<void(const Trouble&)> said) : said_(std::move(said)) {
     if (!launch()) {
         alone_ = std::make_unique<SingleCommunicator>();
         ranks_ = alone_.get();
@@ -36,7 +37,7 @@ World::World(std::function<void(Exit, const std::string&)> said) : said_(std::mo
         places.push_back({text.substr(blank + 1), std::atoll(text.substr(0, blank).c_str())});
     }
     watchdog_ = std::make_unique<Watchdog>(rank(), std::move(places), mpi_->mailbox(), *activity_, patience_at_start, [this](const Finding& finding) {
-        said_(finding.code, finding.sentence);
+        say(finding.sentence);
         Mpi::abort(static_cast<int>(finding.code));
     });
 }
@@ -47,6 +48,8 @@ void World::set_limits(double patience, double timeout) {
     if (watchdog_) watchdog_->set_patience(patience);
     if (mpi_) mpi_->set_timeout(timeout);
 }
+
+void World::say(const std::string& sentence) { said_({sentence, std::max<int64_t>(0, activity_->step)}); }
 
 // Nobody is watched any more once all have come here.
 void World::leave() {
@@ -59,7 +62,8 @@ void World::leave() {
 void World::run(const std::function<void()>& work) {
     const auto alone = [&](Exit code, const std::string& sentence) {
         if (size() == 1) return;
-        said_(code, fmt::format("rank {}: {}", rank(), sentence));
+        watchdog_->say_goodbye();
+        say(fmt::format("rank {}: {}", rank(), sentence));
         Mpi::abort(static_cast<int>(code));
     };
     try {

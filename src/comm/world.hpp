@@ -14,9 +14,13 @@ namespace flanmoe {
 
 class World {
 public:
-    /// Ranks under a launcher, else one. `said` is told what ends this rank alone, or was found to have ended another, before all ranks are ended:
-    /// exit code and sentence. It may be called on the watchdog's thread.
-    explicit World(std::function<void(Exit, const std::string&)> said);
+    /// What ended this rank alone, or was found to have ended another.
+    struct Trouble {
+        std::string sentence;
+        int64_t step;  ///< this rank's
+    };
+    /// Ranks under a launcher, else one. `said` is told of trouble before all ranks are ended; it may be called on the watchdog's thread.
+    explicit World(std::function<void(const Trouble&)> said);
     World(const World&) = delete;
     ~World();
 
@@ -34,8 +38,9 @@ public:
 
 private:
     void leave();
+    void say(const std::string& sentence);
 
-    std::function<void(Exit, const std::string&)> said_;
+    std::function<void(const Trouble&)> said_;
     std::unique_ptr<Mpi> mpi_;
     std::unique_ptr<Communicator> alone_;
     Communicator* ranks_;

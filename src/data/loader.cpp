@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -62,16 +63,24 @@ std::vector<Share::Piece> Share::pieces(int64_t rows, int64_t micro_batch_rows) 
     return all;
 }
 
+int64_t Share::batch_rows(int64_t rows, int64_t micro_batch_rows, size_t i) const {
+    int64_t most = std::max(group_rows, pieces(rows, micro_batch_rows)[i].rows);
+    for (int r = 0; equal && r < count; ++r) most = std::max(most, Share{r, count, group_rows}.pieces(rows, micro_batch_rows)[i].rows);
+    return most;
+}
+
 namespace {
 
-/// Micro-batches of the pieces; one of padding is a group of empty rows behind the step's last.
-StepBatch cut(std::vector<Row> rows, const Share& share, int64_t micro_batch_rows, const DataConfig& config) {
+/// Micro-batches of the pieces. Rows of padding stand behind those of a piece.
+StepBatch cut(const std::vector<Row>& rows, const Share& share, int64_t micro_batch_rows, const DataConfig& config) {
     const RowLengths lengths = row_lengths(rows, config);
-    const size_t given = rows.size(), padding = static_cast<size_t>(share.group_rows);
+    const auto all = static_cast<int64_t>(rows.size());
     StepBatch step;
-    for (const Share::Piece& piece : share.pieces(static_cast<int64_t>(given), micro_batch_rows)) {
-        if (piece.rows == 0) rows.resize(given + padding);
-        step.push_back(make_batch(rows, piece.rows ? static_cast<size_t>(piece.first) : given, piece.rows ? static_cast<size_t>(piece.rows) : padding, lengths.encoder, lengths.decoder, config));
+    for (const Share::Piece& piece : share.pieces(all, micro_batch_rows)) {
+        std::vector<Row> mine(rows.begin() + piece.first, rows.begin() + piece.first + piece.rows);
+        mine.resize(static_cast<size_t>(share.batch_rows(all, micro_batch_rows, step.size())));
+        step.push_back(make_batch(mine, 0, mine.size(), lengths.encoder, lengths.decoder, config));
+        step.back().first_row = piece.first;
     }
     return step;
 }
@@ -99,7 +108,7 @@ struct Loader::State {
     Item make_step() {
         std::vector<Row> rows(static_cast<size_t>(config.batch_rows));
         for (Row& row : rows) stream->next(row);
-        Item item{cut(std::move(rows), share, config.micro_batch_rows, config), {}};
+        Item item{cut(rows, share, config.micro_batch_rows, config), {}};
         making.epoch = stream->position() / stream->epoch_size();
         making.position = stream->position() % stream->epoch_size();
         ++making.steps;
@@ -209,7 +218,7 @@ std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer&
         }
         if (rows.empty()) break;
         const auto all = static_cast<int64_t>(rows.size());
-        for (Batch& batch : cut(std::move(rows), {share.index, share.count, 1}, all, resolved)) batches.push_back(std::move(batch));
+        for (Batch& batch : cut(rows, {share.index, share.count, 1, share.equal}, all, resolved)) batches.push_back(std::move(batch));
     }
     if (batches.empty() && resolved.validation_batches > 0)
         fail(Exit::bad_data, "no part of the validation data is long enough for an example; give more text");

@@ -34,10 +34,13 @@ struct LoaderState {
 struct Share {
     int index = 0, count = 1;
     int64_t group_rows = 1;  ///< rows that stay together; divides those of a micro-batch
+    bool equal = false;      ///< all ranks' micro-batches have the same number of rows, with padding at the end: for ranks that exchange rows
 
     struct Piece {
         int64_t first = 0, rows = 0;
     };
+    /// Rows of a batch that holds the i-th piece, padding included.
+    int64_t batch_rows(int64_t rows, int64_t micro_batch_rows, size_t i) const;
     /// Micro-batches of at most `micro_batch_rows` rows of this share of a step of `rows` rows; rows = 0: of padding.
     std::vector<Piece> pieces(int64_t rows, int64_t micro_batch_rows) const;
 };

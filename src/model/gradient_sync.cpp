@@ -57,6 +57,7 @@ std::vector<Bucket> buckets_of(const ParameterStore& store, const Mesh& mesh, in
 }  // namespace
 
 struct GradientSync::State {
+    const Mesh& mesh;
     std::vector<Bucket> buckets;
     bool beside;       // a thread reduces beside the backward
     size_t ready = 0;  // buckets that may be reduced
@@ -66,6 +67,8 @@ struct GradientSync::State {
     std::mutex mutex;
     std::condition_variable changed;
     std::thread thread;
+
+    explicit State(const Mesh& mesh) : mesh(mesh) {}
 
     void run() {
         omp_set_num_threads(1);  // the cores are the backward's
@@ -90,7 +93,7 @@ struct GradientSync::State {
     }
 };
 
-GradientSync::GradientSync(const ParameterStore& store, const Mesh& mesh, int64_t bucket_bytes) : state_(std::make_unique<State>()) {
+GradientSync::GradientSync(const ParameterStore& store, const Mesh& mesh, int64_t bucket_bytes) : state_(std::make_unique<State>(mesh)) {
     state_->buckets = buckets_of(store, mesh, bucket_bytes);
     state_->beside = store.engine().on_host() && !state_->buckets.empty();
     if (state_->beside) state_->thread = std::thread([this] { state_->run(); });
@@ -125,6 +128,8 @@ void GradientSync::finish(Context& context) {
     if (s.error) std::rethrow_exception(s.error);
     s.ready = s.done = 0;
 }
+
+const Mesh& GradientSync::mesh() const { return state_->mesh; }
 
 int64_t GradientSync::bytes() const {
     int64_t sum = 0;

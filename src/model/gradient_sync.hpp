@@ -26,6 +26,7 @@ public:
     void done_from(size_t record);
     /// Returns when all gradients are summed; an error of the reducing thread is thrown here. `context` does the work that is left.
     void finish(Context& context);
+    const Mesh& mesh() const;
     /// Bytes of all buckets.
     int64_t bytes() const;
 

@@ -46,8 +46,6 @@ void count_groups(const ModelConfig& config, const StepBatch& batches, LossScale
         scales.encoder_groups += live_groups(b, b.encoder_routed, b.encoder_segments, b.encoder_length, config.encoder_routing);
         scales.decoder_groups += live_groups(b, b.decoder_routed, b.decoder_segments, b.decoder_length, config.decoder_routing);
     }
-    scales.encoder_groups = std::max<int64_t>(1, scales.encoder_groups);
-    scales.decoder_groups = std::max<int64_t>(1, scales.decoder_groups);
 }
 
 void LossSums::add(const LossSums& other) {

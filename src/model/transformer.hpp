@@ -99,7 +99,7 @@ private:
 /// Exit::usage unless the experts divide over the mesh's expert ranks, and heads and feed-forward widths over its tensor ranks.
 void check_division(const ModelConfig& config, const MeshShape& mesh);
 
-/// Routing groups of a step that have at least one routable token: the normalisers of LossScales.
+/// Routing groups of a step that have at least one routable token: the normalisers of LossScales, where they are at least 1.
 void count_groups(const ModelConfig& config, const StepBatch& batches, LossScales& scales);
 
 }  // namespace flanmoe

@@ -52,7 +52,13 @@ RunDirectory::RunDirectory(const fs::path& path, const Config& config) : path_(p
     }
 }
 
-RunDirectory::~RunDirectory() { ::close(lock_); }
+RunDirectory::RunDirectory(const fs::path& path, int rank) : path_(path), rank_(rank), started_(now()) {
+    if (!fs::is_directory(path_)) fail(Exit::missing_input, "the run directory {} that rank 0 has opened is not there; put it on a file system that all machines share", path_.string());
+}
+
+RunDirectory::~RunDirectory() {
+    if (lock_ >= 0) ::close(lock_);
+}
 
 void RunDirectory::lock() {
     const fs::path file = path_ / "lock";
@@ -102,6 +108,7 @@ void RunDirectory::write_status(const RunStatus& status) {
     json["loss"] = std::isfinite(status.loss) ? nlohmann::ordered_json(status.loss) : nlohmann::ordered_json();
     json["seconds_left"] = status.seconds_left >= 0 ? nlohmann::ordered_json(std::round(status.seconds_left)) : nlohmann::ordered_json();
     json["checkpoint"] = status.checkpoint;
+    if (rank_ != 0) json["rank"] = rank_;
     json["host"] = host();
     json["process"] = ::getpid();
     if (const char* job = std::getenv("SLURM_JOB_ID")) json["job"] = job;
@@ -109,10 +116,15 @@ void RunDirectory::write_status(const RunStatus& status) {
     json["updated"] = std::round(now());
     try {
         // Text that is not UTF-8 (a path) must not end a run: replaced.
-        write_file_atomically(path_ / "status.json", json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+        const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+        const fs::path own = path_ / (rank_ == 0 ? "status.json" : fmt::format("status-{}.json", rank_));  // several ranks may find the same trouble at once
+        write_file_atomically(own, text);
+        if (rank_ != 0) fs::rename(own, path_ / "status.json");
     } catch (const Error& error) {
         if (!warned_) warn("{} (training goes on)", error.what());
         warned_ = true;
+    } catch (const fs::filesystem_error&) {
+        // the other rank's sentence stands
     }
 }
 

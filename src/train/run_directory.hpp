@@ -26,6 +26,8 @@ public:
     /// said), it holds something else, or it belongs to another config (with the keys that differ). Options that may change are taken from `config`
     /// and written to config.toml.
     RunDirectory(const std::filesystem::path& path, const Config& config);
+    /// The directory that rank 0 of this run has opened, on another rank: only the status of a failure is written there.
+    RunDirectory(const std::filesystem::path& path, int rank);
     RunDirectory(const RunDirectory&) = delete;
     ~RunDirectory();
 
@@ -42,6 +44,7 @@ private:
     void take_up(const Config& config);
 
     std::filesystem::path path_;
+    int rank_ = 0;
     int lock_ = -1;
     bool taken_up_ = false, warned_ = false;
     double started_ = 0;

@@ -52,9 +52,13 @@ const char* short_name(int signal) {
 
 }  // namespace
 
-Stop::Stop(double max_minutes)
-    : max_minutes_(max_minutes),
-      deadline_(std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double, std::ratio<60>>(max_minutes))) {
+void Stop::limit(double max_minutes) {
+    max_minutes_ = max_minutes;
+    deadline_ = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double, std::ratio<60>>(max_minutes));
+}
+
+Stop::Stop(double max_minutes) {
+    limit(max_minutes);
     received = 0;
     ended_ = ::eventfd(0, EFD_CLOEXEC);
     if (ended_ < 0) fail(Exit::io, "cannot make an event for signals: {}; close some files", std::strerror(errno));

@@ -14,6 +14,8 @@ class Stop {
 public:
     /// Takes over the signals until destroyed (one at a time); max_minutes > 0 is a deadline from now on.
     explicit Stop(double max_minutes = 0);
+    /// A deadline from now on; 0: none.
+    void limit(double max_minutes);
     Stop(const Stop&) = delete;
     ~Stop();
     bool requested() const;
@@ -23,7 +25,7 @@ public:
     void request(const std::string& reason) { own_reason_ = reason; }
 
 private:
-    double max_minutes_;
+    double max_minutes_ = 0;
     std::chrono::steady_clock::time_point deadline_;
     std::string own_reason_;
     int ended_ = -1;        // becomes readable when the Stop ends

@@ -1,7 +1,9 @@
 #include "train/step.hpp"
 
+#include "comm/mesh.hpp"
 #include "ops/report.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -23,14 +25,25 @@ StepGradients read(const Transformer& model, const StepReport& report, const dou
     return step;
 }
 
-LossScales scales_of(const Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients) {
+// Target tokens and routing groups are those of the whole step.
+LossScales scales_of(const Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, GradientSync* sync) {
     LossScales scales{.balance = coefficients.balance, .router_z = coefficients.router_z, .output_z = coefficients.output_z, .tokens = 0};
     for (const Batch& batch : batches) scales.tokens += batch.target_tokens();
     count_groups(model.config(), batches, scales);
+    if (sync && sync->mesh().replicas().size() > 1) {
+        Context host;
+        const Tensor sums = host.upload(std::vector<int64_t>{scales.tokens, scales.encoder_groups, scales.decoder_groups}, {3});
+        sync->mesh().replicas().all_reduce(host, sums);
+        const auto counts = host.download<int64_t>(sums);
+        scales.tokens = counts[0], scales.encoder_groups = counts[1], scales.decoder_groups = counts[2];
+    }
+    scales.encoder_groups = std::max<int64_t>(1, scales.encoder_groups);
+    scales.decoder_groups = std::max<int64_t>(1, scales.decoder_groups);
     return scales;
 }
 
-void queue_gradients(Pass& pass, const Transformer& model, const std::vector<BatchTensors>& batches, const Tensor& largest_loss, const StepReport& report) {
+void queue_gradients(Pass& pass, const Transformer& model, const std::vector<BatchTensors>& batches, const Tensor& largest_loss, const StepReport& report,
+                     GradientSync* sync) {
     Context& context = pass.context;
     {
         auto part = context.part("zero gradients");
@@ -38,6 +51,11 @@ void queue_gradients(Pass& pass, const Transformer& model, const std::vector<Bat
         model.parameters().zero_gradients();
     }
     for (const BatchTensors& batch : batches) model.train(pass, batch, report.sums);
+    if (sync) {
+        auto part = context.part("sum over ranks");
+        sync->finish(context);
+        sync->mesh().replicas().all_reduce(context, report.sums);
+    }
     auto part = context.part("gradient norm");
     gradient_squares(context, model.parameters(), report.squared_norm);
     ops::step_verdict(context, {.report = report.sums,
@@ -81,9 +99,9 @@ TrainingTypes training_types(const TrainConfig& config) {
 
 int64_t size_of_report(const Transformer& model) { return model.report_size() + 3; }
 
-TrainingStep::TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph)
-    : context_(context), model_(model), optimizer_(optimizer),
-      graph_(graph && context.engine->records() && model.parameters().mesh().world().size() == 1),  // collectives are not recorded
+TrainingStep::TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph, GradientSync* sync)
+    : context_(context), model_(model), optimizer_(optimizer), sync_(sync && sync->mesh().world().size() > 1 ? sync : nullptr),
+      graph_(graph && !sync_ && context.engine->records()),  // collectives are not recorded
       input_(*context.engine, 1), report_(*context.engine, size_of_report(model) * size_of(DType::f64)), packed_(*context.engine, 1),
       read_(*context.engine, size_of_report(model) * size_of(DType::f64)) {
     if (graph_) context.engine->set_separate_allocations(false);
@@ -111,10 +129,10 @@ StepGradients TrainingStep::run(const StepBatch& batches, const StepSettings& se
     }
     const StepReport report = report_in(Tensor(report_.data(), DType::f64, {size_of_report(model_)}));
     Pass pass{.context = context_, .parameters = model_.parameters(), .config = model_.config(), .training = true, .recompute = settings.recompute, .seed = settings.seed,
-              .step = static_cast<uint32_t>(settings.step), .loss = scales_of(model_, batches, settings.coefficients)};
+              .step = static_cast<uint32_t>(settings.step), .loss = scales_of(model_, batches, settings.coefficients, sync_)};
     const auto queue = [&] {
         engine.upload_later(input_.data(), packed_.data(), bytes);
-        queue_gradients(pass, model_, tensors, Tensor(input_.data(), DType::f64, {1}), report);
+        queue_gradients(pass, model_, tensors, Tensor(input_.data(), DType::f64, {1}), report, sync_);
         queue_update(context_, model_, optimizer_, report, settings.clip, settings.update, settings.rate);
         engine.download_later(read_.data(), report.all.data, report.all.bytes());
     };
@@ -127,15 +145,15 @@ StepGradients TrainingStep::run(const StepBatch& batches, const StepSettings& se
 }
 
 StepGradients compute_gradients(Context& context, const Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
-                                bool dropout, Recompute recompute) {
+                                bool dropout, Recompute recompute, GradientSync* sync) {
     const StepReport report = report_in(context.allocate(DType::f64, {size_of_report(model)}));
     const Tensor largest_loss = context.upload(std::vector<double>{std::numeric_limits<double>::infinity()}, {1});
     Pass pass{.context = context, .parameters = model.parameters(), .config = model.config(), .training = dropout, .recompute = recompute, .seed = seed,
-              .step = static_cast<uint32_t>(step), .loss = scales_of(model, batches, coefficients)};
+              .step = static_cast<uint32_t>(step), .loss = scales_of(model, batches, coefficients, sync)};
     Arena::Scope scope(context.arena);
     std::vector<BatchTensors> tensors;
     for (const Batch& batch : batches) tensors.push_back(upload(context, model.config(), batch));
-    queue_gradients(pass, model, tensors, largest_loss, report);
+    queue_gradients(pass, model, tensors, largest_loss, report, sync);
     return read(model, report, context.download<double>(report.all).data());
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "config/config.hpp"
+#include "model/gradient_sync.hpp"
 #include "model/transformer.hpp"
 #include "optim/optimizer.hpp"
 
@@ -60,15 +61,15 @@ struct StepSettings {
 class TrainingStep {
 public:
     /// All of it must outlive the object.
-    TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph = false);
-    /// One step. It was applied if it is finite and its loss at most settings.largest_loss.
+    TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph = false, GradientSync* sync = nullptr);
+    /// One step of this rank's batches; with `sync` gradients and report are summed over the ranks, and are those of the whole step on each of them. It was applied if it is finite and its loss at most settings.largest_loss.
     StepGradients run(const StepBatch& batches, const StepSettings& settings);
 
 private:
-
     Context& context_;
     const Transformer& model_;
     Optimizer& optimizer_;
+    GradientSync* sync_;
     bool graph_;
     std::vector<int64_t> shapes_;  // of the step before
     Buffer input_, report_;        // on the device: largest loss and packed batches; report
@@ -79,7 +80,7 @@ private:
 /// A step in two halves, with a look at the device between them, for what looks at gradients. The first fills the store's gradients for step `step` (which keys
 /// dropout and jitter; `dropout` false switches both off and routes as in evaluation); its report lies in the arena.
 StepGradients compute_gradients(Context& context, const Transformer& model, const StepBatch& batches, const LossCoefficients& coefficients, uint64_t seed, int64_t step,
-                                bool dropout = true, Recompute recompute = Recompute::none);
+                                bool dropout = true, Recompute recompute = Recompute::none, GradientSync* sync = nullptr);
 /// Clips by global norm (0 = not), updates the master weights with learning rate `rate` and the routers' balance biases, and refreshes the compute copy.
 void apply_gradients(Context& context, const Transformer& model, Optimizer& optimizer, const StepGradients& gradients, double clip, int64_t step, double rate);
 

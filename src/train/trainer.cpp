@@ -1,7 +1,9 @@
 #include "train/trainer.hpp"
 
 #include "checkpoint/checkpoint.hpp"
+#include "checkpoint/hashed_file.hpp"
 #include "checkpoint/resolve.hpp"
+#include "comm/agreement.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
 #include "data/text_files.hpp"
@@ -10,6 +12,7 @@
 #include "optim/schedule.hpp"
 #include "train/benchmark.hpp"
 #include "train/memory.hpp"
+#include "train/replicas.hpp"
 #include "train/run_output.hpp"
 #include "train/signals.hpp"
 #include "train/summary.hpp"
@@ -76,28 +79,44 @@ bool improves(const EvalConfig& config, double value, double best) {
 struct Trainer::State {
     Context& context;
     Config config;
+    const Mesh& mesh;
+    Activity& activity;
     RunDirectory& directory;
     const std::filesystem::path& run;
     AnswerMetrics answer_metrics;
     std::shared_ptr<const Tokenizer> tokenizer;
     Transformer model;
     std::unique_ptr<Optimizer> optimizer;
+    std::unique_ptr<GradientSync> sync;
     std::unique_ptr<TrainingStep> training_step;
     std::unique_ptr<Loader> loader;
     std::vector<Batch> validation;
     ExtraFiles tokenizer_files;
-    std::unique_ptr<RunOutput> output;
+    std::unique_ptr<RunOutput> output;  // rank 0's
 
     RunState at;               // step, counters, best value: what a checkpoint's state.json holds
     int64_t saved_step = -1;   // newest checkpoint
     Clock::time_point last_save = Clock::now();
     Stop& stop;
+    bool save_is_due = false;  // by time
     int64_t steps_here = 0;    // made by this invocation
     double matmul_rate = 0;    // of this machine, for the share of the peak
 
-    State(Context& on, Config c, RunDirectory& r, Stop& s, AnswerMetrics m)
-        : context(on), config(affordable(on, std::move(c))), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)), model(config.model), stop(s) {}
+    State(Context& on, Config c, RunDirectory& r, Stop& s, AnswerMetrics m, const Mesh& ranks, Activity& doing)
+        : context(on), config(affordable(on, std::move(c))), mesh(ranks), activity(doing), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)),
+          model(config.model), stop(s) {}
 
+    Communicator& world() const { return mesh.world(); }
+    bool leader() const { return world().rank() == 0; }
+    // What rank 0 says, on every rank.
+    bool leader_says(bool flag) { return decide({leader() && flag})[0] != 0; }
+    double leader_value(double value);
+    std::vector<int32_t> decide(std::vector<int32_t> votes);
+    bool stopping();
+    void open_data();
+    Verdict judge(const StepGradients& step);
+    StepFigures work_of(const StepBatch& batches);
+    std::string latest_checkpoint();
     void open();
     void start_weights();
     void resume(const std::filesystem::path& checkpoint);
@@ -110,37 +129,85 @@ struct Trainer::State {
     LossCoefficients coefficients() const { return {config.train.balance_loss, config.train.router_z_loss, config.train.output_z_loss}; }
 };
 
-void Trainer::State::open() {
+// The largest vote of any rank on each question.
+std::vector<int32_t> Trainer::State::decide(std::vector<int32_t> votes) {
+    if (world().size() == 1) return votes;
+    Context host;
+    const Tensor all = host.upload(votes, {static_cast<int64_t>(votes.size())});
+    world().all_reduce(host, all, Reduction::max);
+    return host.download<int32_t>(all);
+}
+
+double Trainer::State::leader_value(double value) {
+    if (world().size() == 1) return value;
+    Context host;
+    const Tensor said = host.upload(std::vector<double>{value}, {1});
+    world().broadcast(host, said, 0);
+    return host.download<double>(said)[0];
+}
+
+// Whether any rank was asked to stop; then all know it. Also whether a save is due by rank 0's clock.
+bool Trainer::State::stopping() {
+    if (config.train.max_steps > 0 && steps_here >= config.train.max_steps) stop.request(fmt::format("the limit of {} steps (train.max_steps)", config.train.max_steps));
+    const bool by_time = leader() && config.train.save_minutes > 0 && since(last_save) >= 60 * config.train.save_minutes;
+    const std::vector<int32_t> votes = decide({stop.requested() ? 1 + world().rank() : 0, by_time});
+    const int asked = votes[0];
+    save_is_due = votes[1] != 0;
+    if (asked > 0 && !stop.requested()) stop.request(fmt::format("a request to rank {}", asked - 1));
+    return asked > 0;
+}
+
+void Trainer::State::open_data() {
     freeze_parameters(model.parameters(), config.train.freeze);
-    remove_leftovers(run);
+    if (leader()) remove_leftovers(run);
     for (const std::string& warning : routing_warnings(config.model)) warn("{}", warning);
     if ((config.model.encoder_routing.balance_bias || config.model.decoder_routing.balance_bias) && config.train.balance_loss > 0)
         warn("moe.balance_bias balances without a loss, but train.balance_loss is {}; set it to 0 unless both are meant", config.train.balance_loss);
-    loader = std::make_unique<Loader>(config.data, tokenizer);
+    const Share share = share_of(config, mesh);
+    loader = std::make_unique<Loader>(config.data, tokenizer, share);
     Config with_lengths = config;  // what the objective leads to, where the config leaves it open
     with_lengths.data = loader->config();
     validate(with_lengths);
     DataStatistics data = loader->statistics();
     report_data("data.train", data.sources, data.epoch_examples, loader->config());
     if (config.data.tasks > 0) info("data.train: {} tasks (data.tasks_seed = {}): {}", data.tasks.size(), config.data.tasks_seed, joined(data.tasks, ", "));
-    if (!data.tasks.empty()) write_file_atomically(run / "tasks.txt", joined(data.tasks, "\n") + "\n");
+    if (leader() && !data.tasks.empty()) write_file_atomically(run / "tasks.txt", joined(data.tasks, "\n") + "\n");
     if (!config.data.validation.empty()) {
-        validation = validation_batches(config.data, *tokenizer, &data);
+        validation = validation_batches(config.data, *tokenizer, &data, share);
         report_data("data.validation", data.sources, data.epoch_examples, loader->config());
     }
-    const TrainingTypes types = training_types(config.train);
-    model.parameters().allocate(types.compute, true, types.forward, context);
-    optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
-    training_step = std::make_unique<TrainingStep>(context, model, *optimizer, config.train.cuda_graph);
     tokenizer_files = files_of(*tokenizer);
+}
+
+// The newest checkpoint that verifies, as rank 0 sees it; empty if there is none.
+std::string Trainer::State::latest_checkpoint() {
+    std::string path;
+    together(world(), [&] {
+        if (leader()) path = find_latest_valid(run).value_or("").string();
+    });
+    return broadcast_text(world(), path);
+}
+
+void Trainer::State::open() {
+    together(world(), [&] { open_data(); });
+    std::string vocabulary;
+    for (const auto& [name, content] : tokenizer_files) vocabulary += name + '\n' + content;
+    require_same(world(), "vocabulary", hash_bytes(vocabulary), "give all machines the same files");
+    require_same(world(), "view of the data", fmt::format("{:016x}", loader->state().data_hash), "give all machines the same files");
+    const TrainingTypes types = training_types(config.train);
+    together(world(), [&] {
+        model.parameters().allocate(types.compute, true, types.forward, context);
+        optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
+        sync = std::make_unique<GradientSync>(model.parameters(), mesh);
+        training_step = std::make_unique<TrainingStep>(context, model, *optimizer, config.train.cuda_graph, sync.get());
+    });
     at.best = config.eval.metric == "loss" ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
-    if (const auto checkpoint = find_latest_valid(run)) {
-        resume(*checkpoint);
-    } else {
-        start_weights();
-    }
-    matmul_rate = flanmoe::matmul_rate(context, types.compute, 768, 4);
-    output = std::make_unique<RunOutput>(directory, config, at.step);
+    const std::string checkpoint = latest_checkpoint();
+    activity.part = "loading";
+    together(world(), [&] { checkpoint.empty() ? start_weights() : resume(checkpoint); });
+    matmul_rate = flanmoe::matmul_rate(context, types.compute, 768, 4) * world().size();
+    if (leader()) output = std::make_unique<RunOutput>(directory, config, at.step);
+    activity.step = at.step;
 }
 
 void Trainer::State::start_weights() {
@@ -172,26 +239,32 @@ void Trainer::State::resume(const std::filesystem::path& checkpoint) {
 }
 
 void Trainer::State::save(const char* why) {
+    activity.part = "saving";
     at.loader = loader->state().to_json();
-    TrainingState state{at.to_json(), to_toml(config), optimizer->state(), context.engine};
-    CheckpointOptions options;
-    options.keep_last = config.train.keep_last;
-    options.keep_every = config.train.keep_every;
-    options.model.shard_bytes = static_cast<int64_t>(config.train.shard_gigabytes * 1e9);
-    options.model.row_tokens = config.data.encoder_length;
-    const SaveResult result = save_checkpoint(run, at.step, config.model, model.parameters(), state, tokenizer_files, options);
+    SaveResult result;
+    if (leader()) {
+        TrainingState state{at.to_json(), to_toml(config), optimizer->state(), context.engine};
+        CheckpointOptions options;
+        options.keep_last = config.train.keep_last;
+        options.keep_every = config.train.keep_every;
+        options.model.shard_bytes = static_cast<int64_t>(config.train.shard_gigabytes * 1e9);
+        options.model.row_tokens = config.data.encoder_length;
+        result = save_checkpoint(run, at.step, config.model, model.parameters(), state, tokenizer_files, options);
+    }
     last_save = Clock::now();
+    if (leader_says(result.saved)) saved_step = at.step;
+    if (!leader()) return;
     if (!result) {
         warn("step {}: the checkpoint was not saved ({}); training goes on, the previous checkpoint is untouched", at.step, result.problem);
         return;
     }
-    saved_step = at.step;
     output->saved(at.step, result.path, result.seconds, why);
     if (!result.problem.empty()) warn("{}", result.problem);
 }
 
 // Names the newest checkpoint as the best one; a full disk must not end the run.
 void Trainer::State::mark() {
+    if (!leader()) return;
     try {
         mark_best(run, {at.step, config.eval.metric, at.best});
     } catch (const Error& error) {
@@ -201,19 +274,50 @@ void Trainer::State::mark() {
 
 // Weights and optimizer of the last checkpoint, but the data that follows now: the batches that led here are not repeated.
 void Trainer::State::rollback() {
-    const auto checkpoint = find_latest_valid(run);
-    if (!checkpoint) fail(Exit::diverged, "step {}: there is no checkpoint to go back to yet; save more often (train.save_every) or choose another policy", at.step);
-    load_model(*checkpoint, model.parameters());
-    load_optimizer(*checkpoint, optimizer->state(), *context.engine);
-    at.step = RunState::from_json(read_training_state(*checkpoint).state_json, checkpoint->string()).step;
-    output->rewind(at.step);
+    const std::string checkpoint = latest_checkpoint();
+    if (checkpoint.empty()) throw SharedError(Exit::diverged, fmt::format("step {}: there is no checkpoint to go back to yet; save more often (train.save_every) or choose another policy", at.step));
+    together(world(), [&] {
+        load_model(checkpoint, model.parameters());
+        load_optimizer(checkpoint, optimizer->state(), *context.engine);
+        at.step = RunState::from_json(read_training_state(checkpoint).state_json, checkpoint).step;
+    });
+    if (output) output->rewind(at.step);
+}
+
+// Every rank comes to the same verdict, so an error is everyone's.
+Verdict Trainer::State::judge(const StepGradients& step) {
+    try {
+        return at.watch.judge(config.train, step, at.step);
+    } catch (const Error& error) {
+        throw SharedError(error);
+    }
+}
+
+// Tokens and operations of all ranks' rows.
+StepFigures Trainer::State::work_of(const StepBatch& batches) {
+    std::vector<double> work(2);
+    for (const Batch& b : batches) {
+        work[0] += static_cast<double>(b.real_tokens());
+        work[1] += 3 * forward_flops(config.model, {b.rows, b.encoder_length, b.decoder_length});
+    }
+    if (mesh.replicas().size() > 1) {
+        Context host;
+        const Tensor sums = host.upload(work, {2});
+        mesh.replicas().all_reduce(host, sums);
+        work = host.download<double>(sums);
+    }
+    StepFigures figures;
+    figures.tokens = static_cast<int64_t>(work[0]), figures.flops = work[1];
+    return figures;
 }
 
 // One step; false if it was rolled back.
 bool Trainer::State::train_one() {
     const auto start = Clock::now();
+    activity.step = at.step, activity.part = "data";
     const StepBatch batches = loader->next();
     const double waited = since(start);
+    activity.part = "forward and backward";
     const double rate = learning_rate(config.optimizer, at.step, config.train.steps);
     const StepGradients step = training_step->run(batches, {.coefficients = coefficients(),
                                                             .seed = static_cast<uint64_t>(config.train.seed),
@@ -223,37 +327,34 @@ bool Trainer::State::train_one() {
                                                             .clip = config.train.gradient_clip,
                                                             .largest_loss = at.watch.largest_loss(config.train),
                                                             .recompute = config.train.recompute});
-    const Verdict verdict = at.watch.judge(config.train, step, at.step);
+    const Verdict verdict = judge(step);
     if (verdict == Verdict::rollback) {
         rollback();
         return false;
     }
     ++at.step, ++steps_here;
-    for (const Batch& b : batches) at.tokens += b.real_tokens();
-    StepFigures figures;
+    StepFigures figures = work_of(batches);
+    at.tokens += figures.tokens;
     figures.seconds = since(start), figures.waited = waited, figures.rate = rate;
-    for (const Batch& b : batches) {
-        figures.tokens += b.real_tokens();
-        figures.flops += 3 * forward_flops(config.model, {b.rows, b.encoder_length, b.decoder_length});
-    }
     figures.matmul_rate = matmul_rate, figures.tokens_seen = at.tokens;
-    output->step(at.step, summarise(step, figures, at.watch));
+    if (output) output->step(at.step, summarise(step, figures, at.watch));
     return true;
 }
 
 void Trainer::State::validate_now() {
     if (validation.empty()) return;
+    activity.part = "validation";
     Pass pass{.context = context, .parameters = model.parameters(), .config = config.model, .route_rows_alone = true};
     LossSums sums;
     for (const Batch& batch : validation) sums.add(model.evaluate(pass, batch));
     context.arena.reset();
-    Metrics metrics = summarise_validation(sums);
+    Metrics metrics = summarise_validation(sum_over_replicas(mesh, sums));
     if (answer_metrics && config.eval.samples > 0) {
         for (const auto& [name, value] : answer_metrics(context, model)) metrics.emplace_back(name, value);
         context.arena.reset();
     }
-    output->validation(at.step, metrics);
-    const double value = metric(metrics, config.eval.metric, std::numeric_limits<double>::quiet_NaN());
+    if (output) output->validation(at.step, metrics);
+    const double value = leader_value(metric(metrics, config.eval.metric, std::numeric_limits<double>::quiet_NaN()));
     at.validations_without_improvement += 1;
     if (improves(config.eval, value, at.best)) {
         at.best = value, at.best_step = at.step, at.validations_without_improvement = 0;
@@ -267,8 +368,7 @@ void Trainer::State::validate_now() {
 Ending Trainer::State::loop() {
     const EvalConfig& eval = config.eval;
     while (at.step < config.train.steps) {
-        if (config.train.max_steps > 0 && steps_here >= config.train.max_steps) stop.request(fmt::format("the limit of {} steps (train.max_steps)", config.train.max_steps));
-        if (stop.requested()) {
+        if (stopping()) {
             if (saved_step != at.step) save("stopped");
             return Ending::interrupted;
         }
@@ -280,14 +380,15 @@ Ending Trainer::State::loop() {
             if (saved_step != at.step) save("early stop");
             return Ending::early;
         }
-        const bool due = (config.train.save_every > 0 && at.step % config.train.save_every == 0) || (config.train.save_minutes > 0 && since(last_save) >= 60 * config.train.save_minutes);
+        if (config.parallel.check_every > 0 && at.step % config.parallel.check_every == 0) check_equal_weights(model.parameters(), mesh, at.step);
+        const bool due = save_is_due || (config.train.save_every > 0 && at.step % config.train.save_every == 0);
         if ((due || last) && saved_step != at.step) save(last ? "end" : "schedule");
     }
     return Ending::done;
 }
 
-Trainer::Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics)
-    : state_(std::make_unique<State>(context, std::move(config), run, stop, std::move(answer_metrics))) {
+Trainer::Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics, const Mesh& mesh, Activity& activity) {
+    together(mesh.world(), [&] { state_ = std::make_unique<State>(context, std::move(config), run, stop, std::move(answer_metrics), mesh, activity); });
     state_->open();
 }
 Trainer::~Trainer() = default;
@@ -298,7 +399,9 @@ Ending Trainer::run() {
     info("data given so far: {:.2f} epochs, {} rows of {} examples, {} input and {} target tokens; {} tokens at ends of shards left out", data.epoch, data.given.rows, data.given.examples,
          data.given.input_tokens, data.given.target_tokens, data.given.left_out);
     // A save that failed at the very end must not pass for success.
-    if (state_->saved_step != state_->at.step) fail(Exit::io, "the last checkpoint (step {}) could not be saved; free some space in {} and run the same command again", state_->at.step, state_->run.string());
+    if (state_->saved_step != state_->at.step)
+        throw SharedError(Exit::io, fmt::format("the last checkpoint (step {}) could not be saved; free some space in {} and run the same command again", state_->at.step, state_->run.string()));
+    if (!state_->output) return ending;
     if (ending == Ending::interrupted) {
         state_->output->finish("stopped", state_->stop.reason());
     } else {

@@ -2,8 +2,13 @@
 //
 // A run lives in one directory and resumes by itself: the newest valid checkpoint gives weights, optimizer, data position and counters, and every number that
 // is drawn is a function of the step, so a resumed run repeats the uninterrupted one bit by bit.
+//
+// On several ranks every one has a trainer, and all decide the same at every step: stops and timed saves are agreed on, sums over ranks are the same bits on
+// all. Rank 0 writes checkpoints, metrics and status.
 #pragma once
 
+#include "comm/activity.hpp"
+#include "comm/mesh.hpp"
 #include "config/config.hpp"
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
@@ -31,9 +36,9 @@ using AnswerMetrics = std::function<std::vector<std::pair<std::string, double>>(
 
 class Trainer {
 public:
-    /// Opens data and model and resumes the run directory if it holds a checkpoint. `context`, of the config's
-    /// device, `run` and `stop` must outlive the trainer.
-    Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics = {});
+    /// Opens data and model and resumes the run directory if it holds a checkpoint. `context`, of the config's device, and the others must outlive the
+    /// trainer. `activity` is kept up to date with what this rank does.
+    Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics, const Mesh& mesh, Activity& activity);
     ~Trainer();
     Ending run();
 

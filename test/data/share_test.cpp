@@ -31,6 +31,7 @@ void append_rows(std::vector<std::vector<int32_t>>& rows, const std::vector<Batc
         }
         CHECK(b.first_row == static_cast<int64_t>(rows.size()));
         for (int64_t r = 0; r < b.rows; ++r) {
+            if (b.encoder_segments[static_cast<size_t>(r * b.encoder_length)] == 0) continue;  // padding behind a piece
             const auto at = [&](int64_t length, const std::vector<int32_t>& ids) { return std::pair{ids.begin() + r * length, ids.begin() + (r + 1) * length}; };
             const auto [first, last] = at(b.encoder_length, b.encoder_ids);
             rows.emplace_back(first, last);
@@ -54,6 +55,11 @@ TEST_SUITE("data/share") {
                         for (int i = 0; i < count; ++i) {
                             const auto mine = Share{i, count, group}.pieces(groups * group, micro * group);
                             if (i > 0) CHECK(mine.size() == pieces);
+                            const Share equal{i, count, group, true};
+                            for (size_t k = 0; k < mine.size(); ++k) {
+                                CHECK(equal.batch_rows(groups * group, micro * group, k) == Share{0, count, group, true}.batch_rows(groups * group, micro * group, k));
+                                CHECK(equal.batch_rows(groups * group, micro * group, k) >= mine[k].rows);
+                            }
                             pieces = mine.size();
                             for (const Share::Piece& piece : mine) {
                                 if (piece.rows == 0) continue;
@@ -81,7 +87,7 @@ TEST_SUITE("data/share") {
             LoaderState middle;
             std::vector<std::vector<std::vector<int32_t>>> found(4);
             for (int i = 0; i < count; ++i) {
-                Loader part(config, small_tokenizer(), {i, count, 2});
+                Loader part(config, small_tokenizer(), {i, count, 2, count == 5});
                 for (int s = 0; s < 2; ++s) append_rows(found[static_cast<size_t>(s)], part.next());
                 middle = part.state();
             }

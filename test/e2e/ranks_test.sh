@@ -1,0 +1,117 @@
+# Several ranks under mpirun: the same curve on any number of them, signals, trouble of one rank, and what is refused. Needs mpirun (openmpi-bin).
+tiny_world
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+
+# ranks N CONFIG RUN options...: as `train`, on N ranks.
+ranks() {
+    local n=$1 config=$2 run=$3
+    shift 3
+    timeout 40 mpirun -q --oversubscribe -n "$n" "$FLANMOE" train "$config" --run "$run" --set parallel.data=0 "$@" > "$run.log" 2>&1 < /dev/null
+}
+# process_of RUN RANK: the process of a rank of the run.
+process_of() {
+    local process
+    for process in $(pgrep -f "train .*--run $1 "); do  # mpirun has the same words
+        [ "$(cat "/proc/$process/comm" 2> /dev/null)" = flanmoe ] && tr '\0' '\n' < "/proc/$process/environ" 2> /dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$2" && echo "$process"
+    done
+}
+# begin N CONFIG RUN options...: in the background, in `job`; returns after some steps.
+begin() {
+    local i
+    : > "$3.log"
+    ranks "$@" &
+    job=$!
+    for ((i = 0; i < 3000; i++)); do
+        [ "$(grep -c '^step [0-9]*/' "$3.log")" -ge 3 ] && return
+        sleep 0.01
+    done
+    fault "$3 makes no steps" "$3.log"
+}
+# mpirun's process is the child of timeout, which is that of the background shell.
+launcher() { pgrep -P "$(pgrep -P "$job" timeout)" mpirun; }
+# same_curve A B: the losses of two runs agree to 1e-5, as do tokens.
+same_curve() {
+    paste <(grep '"kind":"train"' "$1/metrics.jsonl") <(grep '"kind":"train"' "$2/metrics.jsonl") > pairs
+    [ "$(grep -c '"kind":"train"' "$1/metrics.jsonl")" = "$(grep -c '"kind":"train"' "$2/metrics.jsonl")" ] || fault "$2 has not as many steps as $1"
+    awk -F'\t' 'function of(line, name) { match(line, "\"" name "\":[-+0-9.e]*"); return substr(line, RSTART + length(name) + 3, RLENGTH - length(name) - 3) }
+        { a = of($1, "loss"); b = of($2, "loss"); d = a - b; if (d < 0) d = -d; if (d > 1e-5 * a || a == "" || of($1, "tokens") != of($2, "tokens")) { print "step " NR ": " a " and " b; exit 1 } }' pairs > difference ||
+        fault "$1 and $2 differ: $(cat difference)"
+}
+
+# The same curve on 1, 2 and 3 ranks (4 rows do not divide by 3), and over a change of their number in the middle.
+options=(--set train.steps=24 --set train.save_every=8 --set eval.every=12 --set parallel.check_every=5)
+ends 0 span.toml one "${options[@]}"
+for n in 2 3; do
+    ranks $n span.toml run$n "${options[@]}" || fault "$n ranks: exit code $?" run$n.log
+    same_curve one run$n
+    all_valid run$n "on $n ranks"
+    [ -s run$n/logs/rank-0001.log ] || fault 'rank 1 has no log'
+done
+ranks 4 instruct.toml instruct4 "${options[@]}" || fault "instruct on 4 ranks: exit code $?" instruct4.log
+ends 0 instruct.toml instruct1 "${options[@]}"
+same_curve instruct1 instruct4
+ranks 2 span.toml again "${options[@]}"
+cmp -s run2/checkpoints/step-00000024/model.safetensors again/checkpoints/step-00000024/model.safetensors || fault 'two runs on 2 ranks have not the same bits'
+
+# Interrupted again and again, by mpirun's or one rank's signal, and gone on with on another number of ranks.
+slow=(--set train.steps=100000 --set train.save_every=0 --set eval.every=0 --set data.validation=[])
+ends 75 span.toml elastic "${slow[@]}" --max-steps 3
+lives=3
+for signal in USR1 USR2; do
+    lives=$((lives - 1))
+    begin $lives span.toml elastic "${slow[@]}"
+    kill -$signal "$(launcher)"
+    wait $job
+    status=$?
+    [ $status = 75 ] || fault "$signal to mpirun: exit code $status, expected 75" elastic.log
+    grep -q '"state": "stopped"' elastic/status.json || fault "$signal to mpirun: status.json does not say stopped" elastic/status.json
+    all_valid elastic "after $signal to mpirun"
+done
+begin 3 span.toml elastic "${slow[@]}"
+kill -TERM "$(process_of elastic 2)"
+wait $job
+status=$?
+[ $status = 75 ] || fault "TERM to one rank: exit code $status, expected 75" elastic.log
+grep -q '"message": "a request to rank 2"' elastic/status.json || fault 'status.json does not name the rank that was asked to stop' elastic/status.json
+steps=$(grep -o '"step": [0-9]*' elastic/status.json | grep -o '[0-9]*')
+grep -o '"kind":"train","step":[0-9]*' elastic/metrics.jsonl | grep -o '[0-9]*$' | cmp -s - <(seq "$steps") || fault 'steps are lost or stand twice' elastic/metrics.jsonl
+# Rounding grows from step to step, so the beginning is compared.
+ends 75 span.toml whole "${slow[@]}" --max-steps 30
+for run in whole elastic; do mkdir begin-$run && head -30 $run/metrics.jsonl > begin-$run/metrics.jsonl; done
+same_curve begin-whole begin-elastic
+
+# A rank that dies or stops ends all, soon, with its name; the next start goes on.
+for fault in KILL STOP; do
+    for rank in 0 2; do
+        begin 3 span.toml broken "${slow[@]}" --set train.save_every=5
+        victim=$(process_of broken $rank) began=$SECONDS
+        kill -$fault "$victim"
+        wait $job
+        status=$?
+        [[ $status =~ ^(76|77|137)$ ]] || fault "$fault of rank $rank: exit code $status" broken.log
+        [ $((SECONDS - began)) -le 10 ] || fault "$fault of rank $rank: it took $((SECONDS - began)) s until all had ended"
+        grep -q '"state": "failed"' broken/status.json || fault "$fault of rank $rank: status.json does not say failed" broken/status.json
+        grep -qE "\"message\": \"rank $rank \(process $victim on .*\) has (ended|been stopped)" broken/status.json || fault "$fault: status.json does not name rank $rank" broken/status.json
+        [ -z "$(pgrep -f 'train .*--run broken ')" ] || fault "$fault of rank $rank: processes are left"
+    done
+done
+ranks 2 span.toml broken "${slow[@]}" --set train.save_every=5 --max-steps 2
+[ $? = 75 ] || fault 'a run whose ranks died does not go on' broken.log
+
+# What is refused: one sentence, the code of its kind, no hang.
+refuse 64 'there are 2 ranks, but parallel.data x parallel.expert x parallel.tensor is 3 x 1 x 1; start 3 ranks, or set parallel.data = 2' \
+    timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=3
+refuse 64 'unknown option --nonsense' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --nonsense
+refuse 64 'eval runs on one rank, but 2 were started' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" eval one shards
+refuse 64 'rank 1 has another config than rank 0' \
+    timeout 30 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set train.seed=1
+cp "$FLANMOE" other && printf x >> other
+refuse 64 'rank 1 has another flanmoe program than rank 0' \
+    timeout 30 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 ./other train span.toml --run refused --set parallel.data=2
+refuse 66 'there is no vocabulary at nothing' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set 'data.tokenizer="nothing"'
+refuse 64 'srun --mpi=pmix' env SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=2 "$FLANMOE" train span.toml --run refused
+begin 2 span.toml busy "${slow[@]}"
+refuse 73 'process .* works in the run directory busy' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run busy "${slow[@]}" --set parallel.data=0
+kill -USR1 "$(launcher)"
+wait $job
+[ $? = 75 ] || fault 'the first job did not end in good order' busy.log
