@@ -1,6 +1,7 @@
 // flanmoe parity: recompute recorded numerical cases and report the largest errors.
 #include "cli/commands.hpp"
 #include "cli/parity/parity.hpp"
+#include "comm/world.hpp"
 #include "ops/engine.hpp"
 
 #include <CLI/CLI.hpp>
@@ -15,24 +16,41 @@ struct Options {
     std::string output;
 };
 
-void run(const Options& options) {
+// Ranks under a launcher divide the rows of training cases among them; rank 0 tells the result.
+Exit run_rank(const Options& options, const Mesh* mesh) {
     static const std::map<std::string, DType> types = {{"f64", DType::f64}, {"f32", DType::f32}, {"bf16", DType::bf16}};
     const DType dtype = types.at(options.dtype);
     const Device device = device_for(options.device == "cuda" ? Device::cuda : Device::cpu, dtype);
     if (!options.output.empty() && options.cases.size() > 1) fail(Exit::usage, "--output takes one case, not {}; run them one by one", options.cases.size());
+    const bool speaks = !mesh || mesh->world().rank() == 0;
     Exit worst = Exit::done;
     for (const std::string& folder : options.cases) {
         try {
-            const Judgement judgement = judge(folder, device, dtype, options.output);
+            const Judgement judgement = judge(folder, device, dtype, options.output, mesh);
             const char* word = judgement.verdict == Verdict::ok ? "ok     " : judgement.verdict == Verdict::skipped ? "skipped" : "FAILED ";
-            fmt::print("{} {} {}{}: {}\n", word, folder, options.dtype, judgement.device == Device::cuda ? " on cuda" : device == Device::cuda ? " on cpu (no device side)" : "", judgement.details);
+            if (speaks) fmt::print("{} {} {}{}: {}\n", word, folder, options.dtype, judgement.device == Device::cuda ? " on cuda" : device == Device::cuda ? " on cpu (no device side)" : "", judgement.details);
             if (judgement.verdict == Verdict::out_of_tolerance && worst == Exit::done) worst = Exit::out_of_tolerance;
         } catch (const Error& error) {
-            fmt::print("FAILED  {}: {}\n", folder, error.what());
+            if (speaks) fmt::print("FAILED  {}: {}\n", folder, error.what());
             if (worst == Exit::done || worst == Exit::out_of_tolerance) worst = error.code;
         }
         std::fflush(stdout);
     }
+    return worst;
+}
+
+void run(const Options& options) {
+    Exit worst = Exit::done;
+    World world([](const World::Trouble& trouble) { fmt::print(stderr, "flanmoe: {}\n", trouble.sentence); });
+    world.run([&] {
+        if (world.size() == 1) {
+            worst = run_rank(options, nullptr);
+            return;
+        }
+        world.set_limits(5, 300);
+        const Mesh mesh(world.ranks(), {world.size(), 1, 1});
+        worst = run_rank(options, &mesh);
+    });
     if (worst != Exit::done) throw CLI::RuntimeError(static_cast<int>(worst));
 }
 

@@ -27,8 +27,8 @@ begin() {
     done
     fault "$3 makes no steps" "$3.log"
 }
-# mpirun's process is the child of timeout, which is that of the background shell.
-launcher() { pgrep -P "$(pgrep -P "$job" timeout)" mpirun; }
+# launcher RUN: mpirun's process.
+launcher() { pgrep -f "^mpirun .*--run $1 "; }
 # same_curve A B: the losses of two runs agree to 1e-5, as do tokens.
 same_curve() {
     paste <(grep '"kind":"train"' "$1/metrics.jsonl") <(grep '"kind":"train"' "$2/metrics.jsonl") > pairs
@@ -60,7 +60,7 @@ lives=3
 for signal in USR1 USR2; do
     lives=$((lives - 1))
     begin $lives span.toml elastic "${slow[@]}"
-    kill -$signal "$(launcher)"
+    kill -$signal "$(launcher elastic)"
     wait $job
     status=$?
     [ $status = 75 ] || fault "$signal to mpirun: exit code $status, expected 75" elastic.log
@@ -91,7 +91,7 @@ for fault in KILL STOP; do
         [[ $status =~ ^(76|77|137)$ ]] || fault "$fault of rank $rank: exit code $status" broken.log
         [ $((SECONDS - began)) -le 10 ] || fault "$fault of rank $rank: it took $((SECONDS - began)) s until all had ended"
         grep -q '"state": "failed"' broken/status.json || fault "$fault of rank $rank: status.json does not say failed" broken/status.json
-        grep -qE "\"message\": \"rank $rank \(process $victim on .*\) has (ended|been stopped)" broken/status.json || fault "$fault: status.json does not name rank $rank" broken/status.json
+        grep -qE "\"message\": \"rank $rank \(process $victim on .*\) has (ended|been stopped|given no sign of life)" broken/status.json || fault "$fault: status.json does not name rank $rank" broken/status.json
         [ -z "$(pgrep -f 'train .*--run broken ')" ] || fault "$fault of rank $rank: processes are left"
     done
 done
@@ -100,18 +100,18 @@ ranks 2 span.toml broken "${slow[@]}" --set train.save_every=5 --max-steps 2
 
 # What is refused: one sentence, the code of its kind, no hang.
 refuse 64 'there are 2 ranks, but parallel.data x parallel.expert x parallel.tensor is 3 x 1 x 1; start 3 ranks, or set parallel.data = 2' \
-    timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=3
-refuse 64 'unknown option --nonsense' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --nonsense
-refuse 64 'eval runs on one rank, but 2 were started' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" eval one shards
+    timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=3
+refuse 64 'unknown option --nonsense' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --nonsense
+refuse 64 'eval runs on one rank, but 2 were started' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" eval one shards
 refuse 64 'rank 1 has another config than rank 0' \
-    timeout 30 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set train.seed=1
+    timeout 60 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set train.seed=1
 cp "$FLANMOE" other && printf x >> other
 refuse 64 'rank 1 has another flanmoe program than rank 0' \
-    timeout 30 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 ./other train span.toml --run refused --set parallel.data=2
-refuse 66 'there is no vocabulary at nothing' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set 'data.tokenizer="nothing"'
+    timeout 60 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 ./other train span.toml --run refused --set parallel.data=2
+refuse 66 'there is no vocabulary at nothing' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set 'data.tokenizer="nothing"'
 refuse 64 'srun --mpi=pmix' env SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=2 "$FLANMOE" train span.toml --run refused
 begin 2 span.toml busy "${slow[@]}"
-refuse 73 'process .* works in the run directory busy' timeout 30 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run busy "${slow[@]}" --set parallel.data=0
-kill -USR1 "$(launcher)"
+refuse 73 'process .* works in the run directory busy' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run busy "${slow[@]}" --set parallel.data=0
+kill -USR1 "$(launcher busy)"
 wait $job
 [ $? = 75 ] || fault 'the first job did not end in good order' busy.log

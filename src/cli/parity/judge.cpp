@@ -37,10 +37,10 @@ nlohmann::json tolerances_of(const ParityCase& given, const Kind& kind) {
     return all.value(name_of(given.dtype), nlohmann::json());
 }
 
-ParityCase read_case(const std::filesystem::path& folder, Device device, DType dtype) {
+ParityCase read_case(const std::filesystem::path& folder, Device device, DType dtype, const Mesh* mesh) {
     if (!std::filesystem::is_directory(folder)) fail(Exit::missing_input, "{} is not the folder of a case; give a folder that holds case.json", folder.string());
     ParityCase given;
-    given.folder = folder, given.device = device, given.dtype = dtype;
+    given.folder = folder, given.device = device, given.dtype = dtype, given.mesh = mesh;
     given.json = nlohmann::json::parse(read_file(folder / "case.json"));
     if (!kind_of(given).tensors) return given;
     given.inputs.emplace(folder / "inputs.safetensors");
@@ -48,15 +48,15 @@ ParityCase read_case(const std::filesystem::path& folder, Device device, DType d
     return given;
 }
 
-Judgement judge_case(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output) {
-    const ParityCase given = read_case(folder, device, dtype);
+Judgement judge_case(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output, const Mesh* mesh) {
+    const ParityCase given = read_case(folder, device, dtype, mesh);
     const Kind& kind = kind_of(given);
     const nlohmann::json tolerances = tolerances_of(given, kind);
     const Device computes = kind.on_device ? device : Device::cpu;
     const Judgement skipped{Verdict::skipped, fmt::format("has no tolerance for {}", name_of(dtype)), computes};
     if (tolerances.is_null() && output.empty()) return skipped;
     const Computed computed = kind.compute(given);
-    if (!output.empty()) {
+    if (!output.empty() && (!mesh || mesh->world().rank() == 0)) {
         if (kind.tensors) save_all(output, computed.tensors);
         else write_file_atomically(output, computed.fields.dump(1) + "\n");
     }
@@ -68,9 +68,9 @@ Judgement judge_case(const std::filesystem::path& folder, Device device, DType d
 
 }  // namespace
 
-Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output) {
+Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output, const Mesh* mesh) {
     try {
-        return judge_case(folder, device, dtype, output);
+        return judge_case(folder, device, dtype, output, mesh);
     } catch (const nlohmann::json::exception& error) {
         fail(Exit::bad_data, "{}/case.json: {}", folder.string(), error.what());
     } catch (const Error& error) {

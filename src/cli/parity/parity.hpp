@@ -6,6 +6,7 @@
 #pragma once
 
 #include "checkpoint/safetensors.hpp"
+#include "comm/mesh.hpp"
 #include "core/context.hpp"
 
 #include <nlohmann/json.hpp>
@@ -22,6 +23,7 @@ struct ParityCase {
     nlohmann::json json;  ///< case.json
     Device device = Device::cpu;
     DType dtype = DType::f32;  ///< precision of the run
+    const Mesh* mesh = nullptr;  ///< ranks that divide the rows of a training case among them; null: alone
 
     std::optional<SafetensorsFile> inputs, expected;  ///< of the kinds with tensors
 
@@ -54,8 +56,9 @@ struct Judgement {
     std::string details;  ///< largest error of each class against its tolerance, the worst entry, everything that is wrong
     Device device = Device::cpu;  ///< that computed: the CPU for kinds without a device side
 };
-/// Computes one case and compares. Writes what was computed to `output` unless that is empty. A malformed case is an Error with Exit::bad_data.
-Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output = {});
+/// Computes one case and compares. Writes what was computed to `output` unless that is empty. A malformed case is an Error with Exit::bad_data. On a mesh of
+/// several ranks, all data ranks, every one computes; kinds other than training compute the same on each.
+Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output = {}, const Mesh* mesh = nullptr);
 
 /// Compares tensors with expected.safetensors by error class; `tolerances` maps a class to its tolerance.
 Judgement compare_tensors(const ParityCase& given, const Computed& computed, const nlohmann::json& tolerances);

@@ -3,6 +3,8 @@
 #include "optim/optimizer.hpp"
 
 #include <cstring>
+#include <memory>
+#include <numeric>
 
 namespace flanmoe::cli {
 
@@ -33,6 +35,18 @@ HostTensor curve(const std::vector<double>& values, DType type) {
     return t;
 }
 
+/// This rank's micro-batches: of each, whole routing groups, divided over the ranks as evenly as they can be. May be none.
+StepBatch share_of(const ParityCase& given, const StepBatch& batches, int64_t group_rows) {
+    if (!given.mesh || given.mesh->replicas().size() == 1) return batches;
+    const int64_t rank = given.mesh->replica_index(), ranks = given.mesh->replicas().size();
+    StepBatch own;
+    for (const Batch& batch : batches) {
+        const int64_t groups = batch.rows / group_rows, first = groups * rank / ranks * group_rows, end = groups * (rank + 1) / ranks * group_rows;
+        if (end > first) own.push_back(rows_of(batch, first, end - first)), own.back().first_row = batch.first_row + first;
+    }
+    return own;
+}
+
 }  // namespace
 
 Computed compute_training(const ParityCase& given) {
@@ -46,13 +60,17 @@ Computed compute_training(const ParityCase& given) {
     if (rows < 1 || steps < 1) given.malformed("steps and micro_batch_rows must be at least 1");
     // A routing group that is the whole batch cannot be cut.
     const bool whole = model->config().encoder_routing.group_rows == 0 || model->config().decoder_routing.group_rows == 0;
+    const int64_t group_rows = model->config().experts ? std::lcm(model->config().encoder_routing.group_rows, model->config().decoder_routing.group_rows) : 1;
+    if (given.mesh && whole && model->config().experts) given.malformed("its routing groups are whole batches, which several ranks cannot divide; run it on one");
+    std::unique_ptr<GradientSync> sync;
+    if (given.mesh) sync = std::make_unique<GradientSync>(store, *given.mesh);
     std::vector<double> losses, norms;
     for (int64_t step = 0; step < steps; ++step) {
         const Batch all = case_batch(given, model->config(), fmt::format(".{}", step));
         StepBatch batches;
         const int64_t piece = whole && model->config().experts ? all.rows : rows;
         for (int64_t first = 0; first < all.rows; first += piece) batches.push_back(rows_of(all, first, std::min(piece, all.rows - first)));
-        const StepGradients gradients = compute_gradients(context, *model, batches, loss_of(given), 0, step, false);
+        const StepGradients gradients = compute_gradients(context, *model, share_of(given, batches, group_rows), loss_of(given), 0, step, false, Recompute::none, sync.get());
         apply_gradients(context, *model, optimizer, gradients, clip.is_number() ? clip.get<double>() : 0, step, config.learning_rate);
         losses.push_back(gradients.loss), norms.push_back(gradients.gradient_norm);
     }
