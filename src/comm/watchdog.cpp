@@ -61,7 +61,7 @@ char process_state(int64_t process) {
 
 struct Watchdog::State {
     int rank;
-    std::vector<Place> places;
+    std::vector<RankProcess> places;
     std::unique_ptr<Mailbox> mailbox;
     const Activity& activity;
     std::function<void(const Finding&)> found;
@@ -78,7 +78,7 @@ struct Watchdog::State {
     bool stop = false, quiet = false;
     std::thread thread;
 
-    State(int rank, std::vector<Place> all, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found)
+    State(int rank, std::vector<RankProcess> all, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found)
         : rank(rank), places(std::move(all)), mailbox(std::move(mailbox)), activity(activity), found(std::move(found)), patience(patience), last(places.size()),
           heard(places.size(), Clock::now()) {
         const int n = static_cast<int>(places.size());
@@ -93,7 +93,7 @@ struct Watchdog::State {
     }
 
     Finding finding(Exit code, int who, const char* what, double seconds) const {
-        const Place& place = places[static_cast<size_t>(who)];
+        const RankProcess& place = places[static_cast<size_t>(who)];
         std::string sentence = fmt::format("rank {} (process {} on {}) {}", who, place.process, place.host, what);
         if (seconds > 0) sentence += fmt::format(" for {:.0f} s", seconds);
         if (last[static_cast<size_t>(who)]) sentence += fmt::format("; it was last at {}", text_of(*last[static_cast<size_t>(who)]));
@@ -157,7 +157,7 @@ struct Watchdog::State {
     }
 };
 
-Watchdog::Watchdog(int rank, std::vector<Place> places, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found)
+Watchdog::Watchdog(int rank, std::vector<RankProcess> places, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found)
     : state_(std::make_unique<State>(rank, std::move(places), std::move(mailbox), activity, patience, std::move(found))) {
     state_->thread = std::thread([this] { state_->run(); });
 }

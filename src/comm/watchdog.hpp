@@ -17,7 +17,7 @@
 namespace flanmoe {
 
 /// Where a rank runs.
-struct Place {
+struct RankProcess {
     std::string host;
     int64_t process = 0;
 };
@@ -31,7 +31,7 @@ struct Finding {
 class Watchdog {
 public:
     /// `places` of all ranks; `activity` of this one. `found` is called once, on the watchdog's thread. All must live as long as the watchdog.
-    Watchdog(int rank, std::vector<Place> places, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found);
+    Watchdog(int rank, std::vector<RankProcess> places, std::unique_ptr<Mailbox> mailbox, const Activity& activity, double patience, std::function<void(const Finding&)> found);
     /// Stops watching.
     ~Watchdog();
     Watchdog(const Watchdog&) = delete;

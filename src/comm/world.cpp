@@ -31,7 +31,7 @@ World::World(std::function<void(const Trouble&)> said) : said_(std::move(said)) 
     ranks_ = &mpi_->world();
     activity_ = &mpi_->activity();
     if (size() == 1) return;
-    std::vector<Place> places;
+    std::vector<RankProcess> places;
     for (const std::string& text : gather_texts(*ranks_, fmt::format("{} {}", ::getpid(), host_name()))) {
         const size_t blank = text.find(' ');
         places.push_back({text.substr(blank + 1), std::atoll(text.substr(0, blank).c_str())});

@@ -85,7 +85,7 @@ void check_equal_weights(const ParameterStore& store, const Mesh& mesh, int64_t 
     for (const Parameter& p : store.records()) {
         const HostTensor first = to_host(store.engine(), store.master(p));
         XXH64_hash_t hash = XXH3_64bits(first.memory.get(), static_cast<size_t>(first.view().bytes()));
-        for (int64_t e = 1; e < p.tensors(); ++e) {
+        for (int64_t e = 1; e < p.part_tensors(); ++e) {
             const HostTensor next = to_host(store.engine(), store.master(p, e));
             hash = XXH3_64bits_withSeed(next.memory.get(), static_cast<size_t>(next.view().bytes()), hash);
         }

@@ -104,12 +104,10 @@ struct Trainer::State {
 
     State(Context& on, Config c, RunDirectory& r, Stop& s, AnswerMetrics m, const Mesh& ranks, Activity& doing)
         : context(on), config(affordable(on, std::move(c))), mesh(ranks), activity(doing), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)),
-          model(config.model), stop(s) {}
+          model(config.model, mesh), stop(s) {}
 
     Communicator& world() const { return mesh.world(); }
     bool leader() const { return world().rank() == 0; }
-    // What rank 0 says, on every rank.
-    bool leader_says(bool flag) { return decide({leader() && flag})[0] != 0; }
     double leader_value(double value);
     std::vector<int32_t> decide(std::vector<int32_t> votes);
     bool stopping();
@@ -241,18 +239,15 @@ void Trainer::State::resume(const std::filesystem::path& checkpoint) {
 void Trainer::State::save(const char* why) {
     activity.part = "saving";
     at.loader = loader->state().to_json();
-    SaveResult result;
-    if (leader()) {
-        TrainingState state{at.to_json(), to_toml(config), optimizer->state(), context.engine};
-        CheckpointOptions options;
-        options.keep_last = config.train.keep_last;
-        options.keep_every = config.train.keep_every;
-        options.model.shard_bytes = static_cast<int64_t>(config.train.shard_gigabytes * 1e9);
-        options.model.row_tokens = config.data.encoder_length;
-        result = save_checkpoint(run, at.step, config.model, model.parameters(), state, tokenizer_files, options);
-    }
+    TrainingState state{at.to_json(), to_toml(config), optimizer->state(), context.engine};
+    CheckpointOptions options;
+    options.keep_last = config.train.keep_last;
+    options.keep_every = config.train.keep_every;
+    options.model.shard_bytes = static_cast<int64_t>(config.train.shard_gigabytes * 1e9);
+    options.model.row_tokens = config.data.encoder_length;
+    const SaveResult result = save_checkpoint(run, at.step, config.model, model.parameters(), state, tokenizer_files, options);
     last_save = Clock::now();
-    if (leader_says(result.saved)) saved_step = at.step;
+    if (result) saved_step = at.step;
     if (!leader()) return;
     if (!result) {
         warn("step {}: the checkpoint was not saved ({}); training goes on, the previous checkpoint is untouched", at.step, result.problem);

@@ -62,7 +62,7 @@ struct Watched {
     Activity activity;
     std::mutex mutex;
     std::vector<Finding> findings;
-    std::unique_ptr<Watchdog> dog(int rank, std::vector<Place> places, double patience) {
+    std::unique_ptr<Watchdog> dog(int rank, std::vector<RankProcess> places, double patience) {
         post.queues.resize(places.size());
         return std::make_unique<Watchdog>(rank, std::move(places), std::make_unique<LocalMailbox>(post, rank), activity, patience, [this](const Finding& f) {
             const std::lock_guard lock(mutex);
@@ -118,7 +118,7 @@ TEST_SUITE("comm/watchdog") {
     }
     TEST_CASE("a rank on another host that falls silent is noticed by the first ones; one that beats is not") {
         Watched watched;
-        const std::vector<Place> places{{"a", self}, {"b", self}};
+        const std::vector<RankProcess> places{{"a", self}, {"b", self}};
         const auto dog = watched.dog(0, places, 0.6);
         Activity theirs;
         {

@@ -50,6 +50,10 @@ done
 ranks 4 instruct.toml instruct4 "${options[@]}" || fault "instruct on 4 ranks: exit code $?" instruct4.log
 ends 0 instruct.toml instruct1 "${options[@]}"
 same_curve instruct1 instruct4
+ranks 4 span.toml expert "${options[@]}" --set parallel.expert=2 || fault "2 x 2 expert ranks: exit code $?" expert.log
+ranks 4 span.toml expert "${options[@]}" --set train.steps=30 --set parallel.expert=1 --set parallel.tensor=2 || fault "2 x 2 tensor ranks: exit code $?" expert.log
+ends 0 span.toml one "${options[@]}" --set train.steps=30
+same_curve one expert
 ranks 2 span.toml again "${options[@]}"
 cmp -s run2/checkpoints/step-00000024/model.safetensors again/checkpoints/step-00000024/model.safetensors || fault 'two runs on 2 ranks have not the same bits'
 
@@ -77,7 +81,7 @@ steps=$(grep -o '"step": [0-9]*' elastic/status.json | grep -o '[0-9]*')
 grep -o '"kind":"train","step":[0-9]*' elastic/metrics.jsonl | grep -o '[0-9]*$' | cmp -s - <(seq "$steps") || fault 'steps are lost or stand twice' elastic/metrics.jsonl
 # Rounding grows from step to step, so the beginning is compared.
 ends 75 span.toml whole "${slow[@]}" --max-steps 30
-for run in whole elastic; do mkdir begin-$run && head -30 $run/metrics.jsonl > begin-$run/metrics.jsonl; done
+for run in whole elastic; do mkdir begin-$run && head -$((steps < 30 ? steps : 30)) $run/metrics.jsonl > begin-$run/metrics.jsonl; done
 same_curve begin-whole begin-elastic
 
 # A rank that dies or stops ends all, soon, with its name; the next start goes on.
