@@ -27,8 +27,9 @@ void* symbol(const char* name) {
 #endif
 }
 
-void check_blas(cublasStatus_t status, const char* what) {
+void check_blas(cublasStatus_t status, const char* step, const Engine* engine = nullptr) {
     if (status == CUBLAS_STATUS_SUCCESS) return;
+    const std::string what = step + (engine ? engine->where() : "");
     if (status == CUBLAS_STATUS_ALLOC_FAILED) fail(Exit::out_of_memory, "out of GPU memory at {}; reduce the micro-batch or the sequence length", what);
     fail(Exit::internal, "cuBLASLt failed at {} with status {}", what, static_cast<int>(status));
 }
@@ -146,12 +147,12 @@ Blas::~Blas() {
     state_->library.destroy(state_->handle);
 }
 
-void Blas::multiply(const Product& p, cudaStream_t stream) {
+void Blas::multiply(const Product& p, const Engine& engine) {
     const Plan& plan = state_->plan_for(p);
     const float alpha = 1, beta = p.accumulate ? 1 : 0;
     check_blas(state_->library.matmul(state_->handle, plan.operation, &alpha, p.b, plan.left, p.a, plan.right, &beta, p.out, plan.out, p.out, plan.out,
-                                      &plan.algorithm, state_->workspace, workspace_bytes, stream),
-               "a matrix product");
+                                      &plan.algorithm, state_->workspace, workspace_bytes, engine.stream()),
+               "a matrix product", &engine);
 }
 
 }  // namespace flanmoe::cuda

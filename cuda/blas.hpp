@@ -19,12 +19,14 @@ struct Product {
     DType in, out_type;
 };
 
+class Engine;
+
 class Blas {
 public:
     Blas();  ///< fails with Exit::hardware if the library cannot be loaded
     ~Blas();
     /// Queues it. What the library advises for a shape is asked for once.
-    void multiply(const Product& product, cudaStream_t stream);
+    void multiply(const Product& product, const Engine& engine);
 
 private:
     struct State;

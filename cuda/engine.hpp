@@ -55,6 +55,9 @@ public:
         if (error != cudaSuccess) cuda::check(error, what, where());
     }
 
+    /// Step, part and layer that work is queued for, as the end of a sentence.
+    std::string where() const;
+
     int device() const { return device_; }  ///< its number among those that this process sees
     cudaStream_t stream() const { return stream_; }
     const cudaDeviceProp& properties() const { return properties_; }
@@ -62,8 +65,6 @@ public:
     TableCache& tables() { return tables_; }
 
 private:
-    std::string where() const;
-
     int device_ = 0;
     cudaStream_t stream_ = nullptr;
     cudaDeviceProp properties_{};

@@ -33,7 +33,7 @@ void matmul(Context& context, const ops::MatmulArgs& args) {
                             .accumulate = args.accumulate,
                             .in = args.a.dtype,
                             .out_type = args.out.dtype},
-                           engine.stream());
+                           engine);
 }
 
 }  // namespace flanmoe::cuda

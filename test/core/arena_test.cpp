@@ -41,6 +41,26 @@ TEST_SUITE("core/arena") {
         CHECK(first == second);
     }
 
+    TEST_CASE("a settled arena has room for the most it has held, in one piece and without asking the engine") {
+        Arena arena;
+        const auto round = [&] {
+            std::vector<char*> pieces;
+            for (int64_t bytes : {int64_t{20} << 20, int64_t{100}, int64_t{40} << 20, int64_t{30} << 20}) pieces.push_back(static_cast<char*>(arena.allocate_bytes(bytes)));
+            arena.reset();
+            return pieces;
+        };
+        const std::vector<char*> apart = round();
+        CHECK(apart[2] - apart[0] != (int64_t{20} << 20) + 128);  // in a chunk of its own
+        arena.settle();
+        const std::vector<char*> together = round();
+        CHECK(together[1] - together[0] == int64_t{20} << 20);
+        CHECK(together[2] - together[1] == 128);
+        CHECK(together[3] - together[2] == int64_t{40} << 20);
+        CHECK(round() == together);
+        arena.settle();
+        CHECK(round() == together);
+    }
+
     TEST_CASE("a scope gives back what was allocated inside it, across chunks, and nothing else") {
         Arena arena;
         const Tensor kept = arena.zeros(DType::f32, {16});

@@ -2,6 +2,7 @@
 #include "cudasim/kernels.hpp"
 
 #include "cuda/blas.hpp"
+#include "cuda/engine.hpp"
 
 #include <cublasLt.h>
 
@@ -12,9 +13,10 @@ using namespace cudasim::test;
 namespace {
 
 // c [2, 3] = a [2, 4] b [4, 3] of ones, `a` beginning so many elements behind a border of 256 bytes.
-bool multiplies(flanmoe::cuda::Blas& blas, int64_t offset, bool accumulate) {
+bool multiplies(flanmoe::cuda::Engine& engine, int64_t offset, bool accumulate) {
     const Memory<float> a(64, 1.0f), b(12, 1.0f), c(6, 10.0f);
-    blas.multiply({.m = 2, .n = 3, .k = 4, .a = a + offset, .b = b, .out = c, .lda = 4, .ldb = 3, .ld_out = 3, .accumulate = accumulate}, nullptr);
+    engine.blas().multiply({.m = 2, .n = 3, .k = 4, .a = a + offset, .b = b, .out = c, .lda = 4, .ldb = 3, .ld_out = 3, .accumulate = accumulate}, engine);
+    engine.synchronize();
     return c.values() == std::vector<float>(6, accumulate ? 14.0f : 4.0f);
 }
 
@@ -22,10 +24,10 @@ bool multiplies(flanmoe::cuda::Blas& blas, int64_t offset, bool accumulate) {
 
 TEST_SUITE("cudasim/blas") {
     TEST_CASE("operands of every alignment, in any order, with and without addition") {
-        flanmoe::cuda::Blas blas;
+        flanmoe::cuda::Engine engine;
         for (int64_t offset : {0, 1, 2, 4, 0, 3}) {
-            CHECK(multiplies(blas, offset, false));
-            CHECK(multiplies(blas, offset, true));
+            CHECK(multiplies(engine, offset, false));
+            CHECK(multiplies(engine, offset, true));
         }
     }
 
