@@ -131,7 +131,7 @@ found:
 	@echo "compiler: $(shell $(CXX) --version 2>/dev/null | head -1 || true); instruction set: $(ARCH); $(if $(NVCC),CUDA: $(shell $(NVCC) --version \
 	| sed -n 's/.*release \([0-9.]*\).*/\1/p'),no nvcc: CPU only)"
 
--include $(SIM_OBJECTS:.o=.d) $(SIM_TEST_OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d $(BUILD)/test/bench/ops_bench.d
+-include $(SIM_OBJECTS:.o=.d) $(filter $(SIM)/%,$(SIM_SRC:.o=.d)) $(SIM_TEST_OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d $(BUILD)/test/bench/ops_bench.d
 
 setup:
 	@command -v dpkg-query > /dev/null || { echo "setup: not a Debian system; install the equivalents of: $(PACKAGES)"; exit 0; }; \
