@@ -291,10 +291,10 @@ std::map<std::string, WeightFiles::Found> locate_model(const WeightFiles& weight
 
 void read_part(const SafetensorsFile& file, const TensorEntry& entry, Engine& engine, const NamedTensor& into) {
     if (!into.tensor) return;
-    if (into.place.split == Split::none) return read_into(file, entry, engine, into.tensor);
+    if (into.slice.split == Split::none) return read_into(file, entry, engine, into.tensor);
     const HostTensor whole(into.tensor.dtype, into.shape());
     file.read_as(entry, whole.view());
-    const HostTensor part = cut_part(whole, into.place, into.tensor.shape);
+    const HostTensor part = cut_part(whole, into.slice, into.tensor.shape);
     engine.upload(into.tensor.data, part.memory.get(), into.tensor.bytes());
 }
 

@@ -31,7 +31,7 @@ Shape part_shape(const Shape& shape, Split split, int rank, int ranks, int64_t& 
 HostTensor join_parts(Context& context, Communicator& ranks, const NamedTensor& t) {
     const Shape shape = t.shape();
     int64_t first = 0, room = 0;
-    for (int r = 0; r < ranks.size(); ++r) room = std::max(room, part_shape(shape, t.place.split, r, ranks.size(), first).elements());
+    for (int r = 0; r < ranks.size(); ++r) room = std::max(room, part_shape(shape, t.slice.split, r, ranks.size(), first).elements());
     const Tensor own = context.allocate(t.tensor.dtype, {room}), all = context.allocate(t.tensor.dtype, {ranks.size(), room});
     context.engine->copy(own.data, t.tensor.data, t.tensor.bytes());
     ranks.all_gather(context, own, all);
@@ -39,26 +39,26 @@ HostTensor join_parts(Context& context, Communicator& ranks, const NamedTensor& 
     HostTensor whole(t.tensor.dtype, shape);
     const int64_t size = size_of(t.tensor.dtype);
     for (int r = 0; r < ranks.size(); ++r) {
-        const Shape part = part_shape(shape, t.place.split, r, ranks.size(), first);
-        copy_part(reinterpret_cast<char*>(whole.memory.get()), shape, reinterpret_cast<char*>(parts.memory.get()) + r * room * size, part, t.place.split, first, size, true);
+        const Shape part = part_shape(shape, t.slice.split, r, ranks.size(), first);
+        copy_part(reinterpret_cast<char*>(whole.memory.get()), shape, reinterpret_cast<char*>(parts.memory.get()) + r * room * size, part, t.slice.split, first, size, true);
     }
     return whole;
 }
 
 }  // namespace
 
-Place place_of(const Mesh& mesh, const Parameter& p, int64_t expert, const Shape& shape, Split split) {
-    Place place;
-    place.shape = shape;
-    if (p.is_split() && split != Split::none) place.split = split, place.first = p.first;
-    if (p.experts > 0 && mesh.shape().expert > 1) place.owner = static_cast<int>(expert / (p.experts / mesh.shape().expert));
-    return place;
+Slice slice_of(const Mesh& mesh, const Parameter& p, int64_t expert, const Shape& shape, Split split) {
+    Slice slice;
+    slice.shape = shape;
+    if (p.is_split() && split != Split::none) slice.split = split, slice.first = p.first;
+    if (p.experts > 0 && mesh.shape().expert > 1) slice.owner = static_cast<int>(expert / (p.experts / mesh.shape().expert));
+    return slice;
 }
 
 NamedTensor named_master(const ParameterStore& store, const Parameter& p, int64_t expert) {
-    const Place place = place_of(store.mesh(), p, expert, p.shape, p.split);
-    const bool here = place.owner < 0 || place.owner == store.mesh().expert_index();
-    return {p.tensor_name(expert), here ? store.master(p, expert - p.first_expert) : Tensor(), place};
+    const Slice slice = slice_of(store.mesh(), p, expert, p.shape, p.split);
+    const bool here = slice.owner < 0 || slice.owner == store.mesh().expert_index();
+    return {p.tensor_name(expert), here ? store.master(p, expert - p.first_expert) : Tensor(), slice};
 }
 
 HostTensor Gatherer::operator()(const NamedTensor& t) {
@@ -66,10 +66,10 @@ HostTensor Gatherer::operator()(const NamedTensor& t) {
     const Mesh& mesh = store_->mesh();
     if (mesh.data_index() != 0) return {};
     Context context = store_->context();
-    const int owner = std::max(0, t.place.owner);
+    const int owner = std::max(0, t.slice.owner);
     HostTensor whole;
     if (mesh.expert_index() == owner)
-        whole = t.place.split != Split::none ? join_parts(context, mesh.tensor(), t) : mesh.tensor_index() == 0 ? to_host(*context.engine, t.tensor) : HostTensor();
+        whole = t.slice.split != Split::none ? join_parts(context, mesh.tensor(), t) : mesh.tensor_index() == 0 ? to_host(*context.engine, t.tensor) : HostTensor();
     if (owner > 0 && mesh.tensor_index() == 0) {
         const Tensor values = context.allocate(store_->master_type(), t.shape());
         if (mesh.expert_index() == owner) context.engine->upload(values.data, whole.memory.get(), values.bytes());
@@ -79,9 +79,9 @@ HostTensor Gatherer::operator()(const NamedTensor& t) {
     return mesh.world().rank() == 0 ? std::move(whole) : HostTensor();
 }
 
-HostTensor cut_part(const HostTensor& whole, const Place& place, const Shape& part) {
+HostTensor cut_part(const HostTensor& whole, const Slice& slice, const Shape& part) {
     HostTensor cut(whole.dtype, part);
-    copy_part(reinterpret_cast<char*>(whole.memory.get()), whole.shape, reinterpret_cast<char*>(cut.memory.get()), part, place.split, place.first, size_of(whole.dtype), false);
+    copy_part(reinterpret_cast<char*>(whole.memory.get()), whole.shape, reinterpret_cast<char*>(cut.memory.get()), part, slice.split, slice.first, size_of(whole.dtype), false);
     return cut;
 }
 

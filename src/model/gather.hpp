@@ -10,7 +10,7 @@
 namespace flanmoe {
 
 /// Where what this rank has of a tensor lies in the whole one.
-struct Place {
+struct Slice {
     Split split = Split::none;  ///< over tensor ranks
     Shape shape;                ///< of the whole tensor; without dimensions: this rank has it whole
     int64_t first = 0;          ///< first row or column that is here
@@ -19,13 +19,13 @@ struct Place {
 struct NamedTensor {
     std::string name;
     Tensor tensor;  ///< empty: other expert ranks have it
-    Place place;
-    Shape shape() const { return place.shape.rank ? place.shape : tensor.shape; }
+    Slice slice;
+    Shape shape() const { return slice.shape.rank ? slice.shape : tensor.shape; }
 };
 using NamedTensors = std::vector<NamedTensor>;
 
-/// Place of a tensor of `shape` that belongs to a record and is split like it: of expert `expert` of all.
-Place place_of(const Mesh& mesh, const Parameter& parameter, int64_t expert, const Shape& shape, Split split);
+/// Slice of a tensor of `shape` that belongs to a record and is split like it: of expert `expert` of all.
+Slice slice_of(const Mesh& mesh, const Parameter& parameter, int64_t expert, const Shape& shape, Split split);
 /// Master weights of one tensor of a record, of expert `expert` of all.
 NamedTensor named_master(const ParameterStore& store, const Parameter& parameter, int64_t expert);
 
@@ -44,7 +44,7 @@ private:
     int64_t calls_ = 0, skipped_ = 0;
 };
 
-/// The part of a whole tensor on the host that `place` names, of a tensor of shape `part`.
-HostTensor cut_part(const HostTensor& whole, const Place& place, const Shape& part);
+/// The part of a whole tensor on the host that `slice` names, of a tensor of shape `part`.
+HostTensor cut_part(const HostTensor& whole, const Slice& slice, const Shape& part);
 
 }  // namespace flanmoe

@@ -13,14 +13,14 @@ Tensor Optimizer::slot(const std::string& name, DType type, Shape shape) {
     return Tensor(memory_.back().data(), type, shape);
 }
 
-std::vector<OptimizerSlot> optimizer_slots(const OptimizerConfig& config, const Parameter& p) {
+std::vector<StateSlot> optimizer_slots(const OptimizerConfig& config, const Parameter& p) {
     if (p.frozen) return {};
     if (config.kind == OptimizerKind::adamw) return {{".m", p.shape, p.split}, {".v", p.shape, p.split}};
     if (!config.factored || !ops::adafactor_factors(p.shape, config.min_factored)) return {{".v", p.shape, p.split}};
     // A vector along one dimension, which tensor ranks share if that is the one of the matrix that they do.
     const int smaller = p.shape[0] <= p.shape[1] ? 0 : 1;
     const auto along = [&](const char* suffix, int dimension) {
-        return OptimizerSlot{suffix, {p.shape[dimension]}, p.split == (dimension == 0 ? Split::rows : Split::columns) ? Split::rows : Split::none};
+        return StateSlot{suffix, {p.shape[dimension]}, p.split == (dimension == 0 ? Split::rows : Split::columns) ? Split::rows : Split::none};
     };
     return {along(".v_row", smaller), along(".v_col", 1 - smaller)};
 }
@@ -46,13 +46,13 @@ Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store)
             const int64_t tensor = e - p.first_expert;
             const bool here = tensor >= 0 && tensor < p.part_tensors();
             std::vector<Tensor> slots;
-            for (const OptimizerSlot& of : optimizer_slots(config, p)) {
+            for (const StateSlot& of : optimizer_slots(config, p)) {
                 const std::string name = p.tensor_name(e) + of.suffix;
-                const Place place = place_of(*mesh_, p, e, of.shape, of.split);
+                const Slice slice = slice_of(*mesh_, p, e, of.shape, of.split);
                 Shape part = of.shape;
-                if (place.split != Split::none) part.sizes[place.split == Split::columns ? part.rank - 1 : 0] = p.part[p.split == Split::columns ? -1 : 0];
+                if (slice.split != Split::none) part.sizes[slice.split == Split::columns ? part.rank - 1 : 0] = p.part[p.split == Split::columns ? -1 : 0];
                 if (here) slots.push_back(slot(name, type, part));
-                state_.push_back({name, here ? slots.back() : Tensor(), place});
+                state_.push_back({name, here ? slots.back() : Tensor(), slice});
             }
             if (here) add_tensor(store, p, tensor, slots);
         }

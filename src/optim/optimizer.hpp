@@ -15,13 +15,13 @@
 namespace flanmoe {
 
 /// A part of the state of one tensor of a record, whole: ".m", ".v" (AdamW), ".v_row", ".v_col" or ".v" (Adafactor).
-struct OptimizerSlot {
+struct StateSlot {
     std::string suffix;
     Shape shape;
     Split split = Split::none;  ///< how tensor ranks share it
 };
 /// In order; none if the record is frozen.
-std::vector<OptimizerSlot> optimizer_slots(const OptimizerConfig& config, const Parameter& parameter);
+std::vector<StateSlot> optimizer_slots(const OptimizerConfig& config, const Parameter& parameter);
 
 class Optimizer {
 public:

@@ -160,7 +160,7 @@ TEST_SUITE("checkpoint/conversion") {
         model.parameters().initialise(4);
         Optimizer optimizer({}, model.parameters());
         float value = 0;
-        for (const auto& [name, tensor, place] : optimizer.state())
+        for (const auto& [name, tensor, slice] : optimizer.state())
             for (int64_t i = 0; i < tensor.elements(); ++i) tensor.as<float>()[i] = value += 0.5f;
         const SaveResult saved = save_checkpoint(folder.path(), 7, dense, model.parameters(), {R"({"step":7})", "", optimizer.state()});
         REQUIRE(saved);

@@ -40,7 +40,7 @@ struct Trained {
             if (!t.tensor) continue;
             HostTensor whole(DType::f32, t.shape());
             for (int64_t i = 0; i < t.shape().elements(); ++i) whole.as<float>()[i] = i == 1 ? -0.0f : static_cast<float>(i % 977) + static_cast<float>(t.name.size());
-            const HostTensor part = t.place.split == Split::none ? std::move(whole) : cut_part(whole, t.place, t.tensor.shape);
+            const HostTensor part = t.slice.split == Split::none ? std::move(whole) : cut_part(whole, t.slice, t.tensor.shape);
             std::memcpy(t.tensor.data, part.memory.get(), static_cast<size_t>(t.tensor.bytes()));
         }
     }

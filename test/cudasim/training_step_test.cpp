@@ -61,7 +61,7 @@ struct Run {
         };
         for (const Parameter& p : model.parameters().records())
             for (int64_t e = 0; e < p.tensors(); ++e) add(model.parameters().master(p, e)), add(model.parameters().compute(p, e));
-        for (const auto& [name, tensor, place] : optimizer->state()) add(tensor);
+        for (const auto& [name, tensor, slice] : optimizer->state()) add(tensor);
         return bytes;
     }
 };

@@ -219,7 +219,7 @@ TEST_SUITE("model/routers") {
             Optimizer optimizer({}, run.model.parameters());
             const Parameter* record = run.model.parameters().find("encoder.block.1.layer.1.mlp.router.e_score_correction_bias");
             REQUIRE(record);
-            for (const auto& [name, tensor, place] : optimizer.state()) CHECK(name.find("e_score_correction_bias") == std::string::npos);
+            for (const auto& [name, tensor, slice] : optimizer.state()) CHECK(name.find("e_score_correction_bias") == std::string::npos);
             const double* bias = run.model.parameters().master(*record).as<double>();
             const std::vector<double> before(bias, bias + 4);
             run.loss(batches);

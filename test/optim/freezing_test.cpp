@@ -76,7 +76,7 @@ Outcome steps_with(const std::vector<std::string>& parts, OptimizerKind kind, DT
     for (const Parameter& p : store.records())
         for (int64_t e = 0; e < p.tensors(); ++e) {
             outcome.frozen.push_back(p.frozen), outcome.names.push_back(p.tensor_name(e));
-            for (const auto& [name, tensor, place] : optimizer.state()) CHECK_FALSE((p.frozen && name.starts_with(p.tensor_name(e) + ".")));
+            for (const auto& [name, tensor, slice] : optimizer.state()) CHECK_FALSE((p.frozen && name.starts_with(p.tensor_name(e) + ".")));
         }
     return outcome;
 }

@@ -55,7 +55,7 @@ void train(Context& context, Transformer& model, Optimizer& optimizer, double cl
 void compare_part(const std::vector<double>& whole, const NamedTensor& t, const std::string& name, double tolerance, Findings& findings) {
     HostTensor all(DType::f64, t.shape());
     std::copy(whole.begin(), whole.end(), all.as<double>());
-    const HostTensor part = t.place.split == Split::none ? std::move(all) : cut_part(all, t.place, t.tensor.shape);
+    const HostTensor part = t.slice.split == Split::none ? std::move(all) : cut_part(all, t.slice, t.tensor.shape);
     double largest = 0, difference = 0;
     for (const double w : whole) largest = std::max(largest, std::abs(w));
     for (int64_t i = 0; i < t.tensor.elements(); ++i) difference = std::max(difference, std::abs(part.as<double>()[i] - t.tensor.as<double>()[i]));

@@ -27,7 +27,7 @@ void fill(ParameterStore& store, float gradient) {
 
 std::set<std::string> names(const Optimizer& optimizer) {
     std::set<std::string> found;
-    for (const auto& [name, tensor, place] : optimizer.state()) found.insert(name);
+    for (const auto& [name, tensor, slice] : optimizer.state()) found.insert(name);
     return found;
 }
 
@@ -86,7 +86,7 @@ TEST_SUITE("optim/optimizer") {
         first.update(context, 0, 0.01, 1.0 / 3.0), second.update(context, 0, 0.01, 1.0);
         CHECK(a.master(*a.find("norm")).as<float>()[3] == doctest::Approx(b.master(*b.find("norm")).as<float>()[3]).epsilon(1e-6));
         first.reset();
-        for (const auto& [name, tensor, place] : first.state()) CHECK(tensor.as<float>()[0] == 0);
+        for (const auto& [name, tensor, slice] : first.state()) CHECK(tensor.as<float>()[0] == 0);
     }
     TEST_CASE("clipping by the norm of a tensor is clipping by the norm; gradients that are not finite are not applied") {
         ParameterStore a, b;

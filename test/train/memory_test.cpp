@@ -78,7 +78,7 @@ TEST_SUITE("train/memory") {
                 model.parameters().allocate(DType::bf16, true);
                 const Optimizer optimizer(config.optimizer, model.parameters());
                 int64_t state = 0;
-                for (const auto& [name, tensor, place] : optimizer.state()) state += tensor.bytes();
+                for (const auto& [name, tensor, slice] : optimizer.state()) state += tensor.bytes();
                 const int64_t count = model.parameters().parameter_count();
                 CHECK(need.optimizer == state);
                 CHECK((need.weights == 4 * count && need.gradients == 4 * count && need.compute_copy == 2 * count));
