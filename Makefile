@@ -41,6 +41,7 @@ $(BUILD)/src/comm/mpi.o: private FLAGS += $(MPI_FLAGS)
 # The CUDA implementations are built where there is a toolkit: for A100 (sm_80) and H100, H200 (sm_90a), and as PTX for what comes later. The runtime is
 # linked statically and finds the driver when it runs, so the program starts on machines without either. fmt 9 wants to be told that nvcc knows constexpr.
 CUDA_SOURCES := $(shell find cuda -name '*.cu')
+CUDA_AWARE := $(filter src/ops/% src/comm/device_ranks.cpp,$(SOURCES))  # what must know whether they are linked
 ifneq ($(NVCC),)
 OBJECTS += $(CUDA_SOURCES:%.cu=$(BUILD)/%.o)
 CUDA_HOME := $(abspath $(dir $(realpath $(NVCC)))..)
@@ -48,7 +49,7 @@ CUDA_LIBRARIES := $(dir $(firstword $(wildcard $(foreach folder,lib64 lib target
 CUDA_LIBS := -L$(CUDA_LIBRARIES) -Wl,-rpath,$(CUDA_LIBRARIES:/=) -lcudart_static -lrt -ldl -lpthread
 NVCCFLAGS := -std=c++20 -O3 -lineinfo --expt-relaxed-constexpr -gencode arch=compute_80,code=[sm_80,compute_80] -gencode arch=compute_90a,code=sm_90a \
              -Werror all-warnings -DFMT_USE_CONSTEXPR=1 -Isrc -MMD -MP
-$(patsubst %.cpp,$(BUILD)/%.o,$(filter src/ops/%,$(SOURCES))): private FLAGS += -DFLANMOE_CUDA
+$(CUDA_AWARE:%.cpp=$(BUILD)/%.o): private FLAGS += -DFLANMOE_CUDA
 endif
 
 # The same sources for the simulator (test/cudasim/README.md). Of src/ only the operations' dispatch differs. In asan/, what runs on the simulated device is
@@ -57,8 +58,7 @@ SIM := $(BUILD)/sim
 SIM_SOURCES := $(CUDA_SOURCES) $(filter-out %_test.cpp,$(wildcard test/cudasim/*.cpp))
 SIM_TESTS := $(wildcard test/cudasim/*_test.cpp)
 SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -I. -Itest -Itest/cudasim -Wno-unknown-pragmas
-SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(BUILD)/src/ops/%.o,$(OBJECTS)) \
-           $(patsubst %.cpp,$(if $(NVCC),$(BUILD),$(SIM))/%.o,$(filter src/ops/%,$(SOURCES)))
+SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(CUDA_AWARE:%.cpp=$(BUILD)/%.o),$(OBJECTS)) $(CUDA_AWARE:%.cpp=$(if $(NVCC),$(BUILD),$(SIM))/%.o)
 SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/main.o,$(TEST_OBJECTS))
 SIM_OBJECTS := $(addsuffix .o,$(basename $(SIM_SOURCES:%=$(SIM)/%)))
 SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)

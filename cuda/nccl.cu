@@ -8,7 +8,7 @@
 #include <dlfcn.h>
 #include <unistd.h>
 
-#include <atomic>
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <numeric>
@@ -31,7 +31,7 @@ void* symbol(const char* name) {
 #else
     static void* const library = ::dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
     void* const found = library ? ::dlsym(library, name) : nullptr;
-    if (!found) fail(Exit::hardware, "libnccl.so.2 cannot be loaded ({}); put its folder into LD_LIBRARY_PATH, or set parallel.transport = \"mpi\"", ::dlerror());
+    if (!found) fail(Exit::hardware, "libnccl.so.2 cannot be loaded ({}); put its folder into LD_LIBRARY_PATH", ::dlerror());
     return found;
 #endif
 }
@@ -145,7 +145,8 @@ public:
     int rank() const override { return host_->rank(); }
     int size() const override { return host_->size(); }
 
-    void all_reduce(Context&, const Tensor& values, Reduction reduction) override {
+    void all_reduce(Context& context, const Tensor& values, Reduction reduction) override {
+        if (on_host(context)) return host_->all_reduce(context, values, reduction);
         require(values.compact(), "a compact tensor to communicate");
         if (size() == 1 || values.elements() == 0) return;
         count(Collective::all_reduce, 2 * (bound(values.elements(), size()) - share(values.elements())) * size_of(values.dtype));
@@ -153,19 +154,22 @@ public:
                    "an all-reduce");
     }
     void all_gather(Context& context, const Tensor& part, const Tensor& whole) override {
+        if (on_host(context)) return host_->all_gather(context, part, whole);
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
         if (size() == 1) return context.engine->copy(whole.data, part.data, part.bytes());
         count(Collective::all_gather, (size() - 1) * part.bytes());
         check_nccl(library().all_gather(part.data, whole.data, elements(part), nccl_type(part.dtype), group_, engine_.stream()), "an all-gather");
     }
     void reduce_scatter(Context& context, const Tensor& whole, const Tensor& part) override {
+        if (on_host(context)) return host_->reduce_scatter(context, whole, part);
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
         if (size() == 1) return context.engine->copy(part.data, whole.data, part.bytes());
         count(Collective::reduce_scatter, (size() - 1) * part.bytes());
         check_nccl(library().reduce_scatter(whole.data, part.data, elements(part), nccl_type(part.dtype), ncclSum, group_, engine_.stream()), "a reduce-scatter");
     }
     void all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive, const std::vector<int64_t>& receive_rows) override;
-    void broadcast(Context&, const Tensor& values, int root) override {
+    void broadcast(Context& context, const Tensor& values, int root) override {
+        if (on_host(context)) return host_->broadcast(context, values, root);
         require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
         if (size() == 1) return;
         count(Collective::broadcast, rank() == root ? (size() - 1) * values.bytes() : 0);
@@ -180,6 +184,7 @@ public:
 
 private:
     void start();
+    static bool on_host(const Context& context) { return context.device == Device::cpu; }
     static size_t elements(const Tensor& tensor) { return static_cast<size_t>(tensor.elements()); }
     /// Elements of this rank's part where an all-reduce cuts the values into one part a rank.
     int64_t share(int64_t count) const { return bound(count, rank() + 1) - bound(count, rank()); }
@@ -214,6 +219,7 @@ void NcclCommunicator::start() {
 }
 
 void NcclCommunicator::all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive, const std::vector<int64_t>& receive_rows) {
+    if (on_host(context)) return host_->all_to_all(context, send, send_rows, receive, receive_rows);
     const auto total = [](const std::vector<int64_t>& rows) { return std::accumulate(rows.begin(), rows.end(), int64_t{0}); };
     require(static_cast<int>(send_rows.size()) == size() && static_cast<int>(receive_rows.size()) == size(), "a number of rows for every rank");
     require(send.compact() && receive.compact() && send.dtype == receive.dtype && send.cols() == receive.cols() && send.rows() == total(send_rows) && receive.rows() == total(receive_rows),
@@ -236,30 +242,27 @@ void NcclCommunicator::all_to_all(Context& context, const Tensor& send, const st
 }
 
 // NCCL does not support two ranks on one GPU, and may hang.
-void require_own_gpus(const Engine& engine, Communicator& host) {
+bool share_gpus(const Engine& engine, Communicator& host) {
     char bus[32] = "", name[256] = "";
-    check(cudaDeviceGetPCIBusId(bus, sizeof bus, engine.device()), "looking at the GPU");
+    engine.check(cudaDeviceGetPCIBusId(bus, sizeof bus, engine.device()), "looking at the GPU");
     ::gethostname(name, sizeof name - 1);
-    const std::vector<std::string> places = gather_texts(host, fmt::format("GPU {} of {}", bus, name));
-    for (size_t b = 0; b < places.size(); ++b)
-        for (size_t a = 0; a < b; ++a)
-            if (places[a] == places[b])
-                throw SharedError(Error(Exit::usage, fmt::format("ranks {} and {} share {}, but NCCL needs a GPU for each; start fewer ranks on that host, or set parallel.transport = \"mpi\"", a,
-                                                                 b, places[a])));
+    std::vector<std::string> places = gather_texts(host, fmt::format("{} {}", name, bus));
+    std::sort(places.begin(), places.end());
+    return std::adjacent_find(places.begin(), places.end()) != places.end();
 }
 
 }  // namespace
 
 std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, std::function<void(const std::string&)> failed) {
     Engine& engine = engine_of(context);
-    require_own_gpus(engine, host);
+    if (share_gpus(engine, host)) return nullptr;
     return std::make_unique<NcclCommunicator>(engine, host, std::make_shared<Watch>(std::move(failed)));
 }
 
 #else
 
 std::unique_ptr<Communicator> nccl_communicator(Context&, Communicator&, std::function<void(const std::string&)>) {
-    fail(Exit::hardware, "this program was built without NCCL (its toolkit has no nccl.h); install it and build again, or set parallel.transport = \"mpi\"");
+    fail(Exit::hardware, "this program was built without NCCL (its toolkit has no nccl.h); install it and build again");
 }
 
 #endif

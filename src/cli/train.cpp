@@ -3,6 +3,7 @@
 #include "checkpoint/hashed_file.hpp"
 #include "cli/config_arguments.hpp"
 #include "comm/agreement.hpp"
+#include "comm/device_ranks.hpp"
 #include "comm/world.hpp"
 #include "core/log.hpp"
 #include "eval/evaluate.hpp"
@@ -78,9 +79,13 @@ Ending train_rank(World& world, const Options& options, Stop& stop, RankLog& log
     require_same(ranks, "flanmoe program", program_hash(), "install the same build on all machines");
     world.set_limits(config.parallel.patience, config.parallel.timeout);
     stop.limit(config.train.max_minutes);
-    const Mesh mesh(ranks, shape);
     std::unique_ptr<DeviceContext> context;
-    together(ranks, [&] { context = std::make_unique<DeviceContext>(config.train.device); });  // before anything is written: it may not be there
+    const int place = place_on_host(ranks);
+    together(ranks, [&] { context = std::make_unique<DeviceContext>(config.train.device, place); });  // before anything is written: it may not be there
+    const auto over_nccl = device_ranks(*context, ranks, [&](const std::string& sentence) { world.give_up(Exit::rank_failed, sentence); });
+    if (config.train.device == Device::cuda && ranks.size() > 1)
+        info("ranks exchange tensors {}", over_nccl ? "over NCCL" : "over MPI, staged through host memory, since some share a GPU");
+    const Mesh mesh(over_nccl ? *over_nccl : ranks, shape);
     run = open_run(ranks, options.run, config, log);
     const auto failed = [&](const Error& error) {
         run->write_status({.state = "failed", .message = error.what(), .step = std::max<int64_t>(0, world.activity().step), .steps = config.train.steps});

@@ -51,6 +51,12 @@ void World::set_limits(double patience, double timeout) {
 
 void World::say(const std::string& sentence) { said_({sentence, std::max<int64_t>(0, activity_->step)}); }
 
+void World::give_up(Exit code, const std::string& sentence) {
+    if (watchdog_) watchdog_->say_goodbye();
+    say(fmt::format("rank {}: {}", rank(), sentence));
+    Mpi::abort(static_cast<int>(code));
+}
+
 // Nobody is watched any more once all have come here.
 void World::leave() {
     if (size() > 1) ranks_->barrier();
@@ -61,10 +67,7 @@ void World::leave() {
 
 void World::run(const std::function<void()>& work) {
     const auto alone = [&](Exit code, const std::string& sentence) {
-        if (size() == 1) return;
-        watchdog_->say_goodbye();
-        say(fmt::format("rank {}: {}", rank(), sentence));
-        Mpi::abort(static_cast<int>(code));
+        if (size() > 1) give_up(code, sentence);
     };
     try {
         work();

@@ -36,6 +36,9 @@ public:
     /// are ended with its exit code.
     void run(const std::function<void()>& work);
 
+    /// Says why, and ends all ranks with this exit code, whatever they do. From any thread.
+    [[noreturn]] void give_up(Exit code, const std::string& sentence);
+
 private:
     void leave();
     void say(const std::string& sentence);

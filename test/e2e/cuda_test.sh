@@ -36,6 +36,16 @@ on_cuda ends 0 span.toml moved-cuda "${moved[@]}"
 close moved-cpu moved-cuda 1e-4
 on_cuda ends 73 span.toml span-cpu "${short[@]}"
 
+# Two ranks that share the device (staged through host memory): rows, experts or every matrix divided.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+on_cuda ends 0 span.toml alone --set train.steps=8 --set eval.every=0
+for axis in data expert tensor; do
+    timeout 120 mpirun -q --oversubscribe -n 2 "$SIM" train span.toml --run $axis-ranks --device cuda --set parallel.$axis=2 --set train.steps=8 --set eval.every=0 > $axis.log 2>&1 < /dev/null ||
+        fault "two $axis ranks: exit code $?" $axis.log
+    close alone $axis-ranks 1e-5
+done
+grep -q 'over MPI, staged through host memory' data.log || fault 'nothing says how ranks exchange tensors' data.log
+
 # Evaluation and generation of one checkpoint on both devices.
 task=$(find toy/instruct/valid -name '*.jsonl' | sort | head -1)
 for device in cpu cuda; do

@@ -1,0 +1,28 @@
+#include "comm/device_ranks.hpp"
+
+#include "comm/agreement.hpp"
+#include "comm/world.hpp"
+
+#include <algorithm>
+
+namespace flanmoe {
+
+#ifdef FLANMOE_CUDA
+namespace cuda {
+std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, std::function<void(const std::string&)> failed);
+}
+#endif
+
+int place_on_host(Communicator& ranks) {
+    const std::vector<std::string> hosts = gather_texts(ranks, host_name());
+    return static_cast<int>(std::count(hosts.begin(), hosts.begin() + ranks.rank(), hosts[static_cast<size_t>(ranks.rank())]));
+}
+
+std::unique_ptr<Communicator> device_ranks([[maybe_unused]] Context& context, [[maybe_unused]] Communicator& ranks, [[maybe_unused]] std::function<void(const std::string&)> failed) {
+#ifdef FLANMOE_CUDA
+    if (context.device == Device::cuda && ranks.size() > 1) return cuda::nccl_communicator(context, ranks, std::move(failed));
+#endif
+    return nullptr;
+}
+
+}  // namespace flanmoe

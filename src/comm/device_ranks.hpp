@@ -1,0 +1,19 @@
+// How ranks exchange tensors that lie on GPUs.
+#pragma once
+
+#include "comm/communicator.hpp"
+
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace flanmoe {
+
+/// This rank's number among those of its host: which GPU is its own.
+int place_on_host(Communicator& ranks);
+
+/// The same ranks over NCCL, where each has a GPU of its own; `ranks` must outlive it. Null where `ranks` themselves are to be used: for tensors on the host, one rank
+/// alone, and ranks that share GPUs (tests), whose tensors are staged through host memory. `failed` is told, on a thread of its own, that a rank or a link is gone.
+std::unique_ptr<Communicator> device_ranks(Context& context, Communicator& ranks, std::function<void(const std::string&)> failed);
+
+}  // namespace flanmoe
