@@ -6,7 +6,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 ranks() {
     local n=$1 config=$2 run=$3
     shift 3
-    timeout 40 mpirun -q --oversubscribe -n "$n" "$FLANMOE" train "$config" --run "$run" --set parallel.data=0 "$@" > "$run.log" 2>&1 < /dev/null
+    timeout 150 mpirun -q --oversubscribe -n "$n" "$FLANMOE" train "$config" --run "$run" --set parallel.data=0 "$@" > "$run.log" 2>&1 < /dev/null
 }
 # process_of RUN RANK: the process of a rank of the run.
 process_of() {
