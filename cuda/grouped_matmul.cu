@@ -1,8 +1,8 @@
 // Products grouped over experts: one launch for all of them, whatever their sizes.
 //
 // A persistent grid takes tiles from a schedule that the blocks read off the offsets on the device (grouped_schedule.cuh): experts without rows cost nothing,
-// crowded ones are spread over all blocks. A tile is bf16 on tensor cores, 128 x 128 and cheaper for groups with fewer rows (grouped_tensor_tile.cuh), or f32 with
-// multiply-adds (grouped_float_tile.cuh). The order of a sum depends on the inner size alone, so results depend on neither device nor grid.
+// crowded ones are spread over all blocks. A tile is bf16 on tensor cores, 128 x 128 and cheaper for groups with fewer rows (grouped_tensor_tile.cuh), on Hopper 128 x
+// 256 with its own instructions (grouped_hopper_tile.cuh), or f32 with multiply-adds (grouped_float_tile.cuh). The order of a sum depends on the inner size alone, so results depend on neither device nor grid.
 //
 // Work of one product of R rows, [R, k] x [k, n]: 2 R k n FLOPs; bytes 2 (R k n / 128 x 2) from the second-level cache, 2 (R k + R n + E k n) from memory. Example:
 // 64 Ki rows, 768 x 2048, 16 experts: 206 GFLOP and 0.42 GB; 0.33 ms at 620 TFLOP/s (what mma.sync gives of an H100's 989), 0.16 ms of memory. With 128
@@ -14,6 +14,7 @@
 #include "launch.hpp"
 
 #include "grouped_float_tile.cuh"
+#include "grouped_hopper_tile.cuh"
 #include "grouped_schedule.cuh"
 #include "grouped_tensor_tile.cuh"
 
@@ -38,6 +39,9 @@ void launch_grouped(Context& context, const char* name, const typename Schedule:
 
 /// All rows begin at multiples of 16 bytes, those of further experts too.
 bool all_aligned(const Tensor& tensor, int64_t stride = 0) { return has_aligned_rows(tensor) && stride * size_of(tensor.dtype) % 16 == 0; }
+
+/// Whether Hopper's own tile is the one to take: it exists in the code for sm_90a alone, and half of it idles where there are few columns.
+bool on_hopper(Context& context, const Tensor& out) { return engine_of(context).properties().major == 9 && out.cols() > 128; }
 
 template <class Out, template <class, bool, bool, bool> class TileOf, bool b_transposed, bool aligned>
 void multiply_rows(Context& context, const ops::GroupedMatmulArgs& args) {
@@ -75,11 +79,13 @@ void multiply_rows(Context& context, const ops::GroupedMatmulArgs& args) {
 template <class Out>
 void multiply_rows(Context& context, const ops::GroupedMatmulArgs& args) {
     const bool aligned = all_aligned(args.a) && all_aligned(args.b, args.b_stride) && all_aligned(args.out);
+    if (aligned && on_hopper(context, args.out)) return multiply_rows<Out, HopperTile, true>(context, args);
     aligned ? multiply_rows<Out, TensorTile, true>(context, args) : multiply_rows<Out, TensorTile, false>(context, args);
 }
 template <class Out>
 void multiply_weights(Context& context, const ops::GroupedMatmulWeightArgs& args) {
     const bool aligned = all_aligned(args.a) && all_aligned(args.b) && all_aligned(args.out, args.out_stride);
+    if (aligned && on_hopper(context, args.out)) return multiply_weights<Out, HopperTile, true>(context, args);
     aligned ? multiply_weights<Out, TensorTile, true>(context, args) : multiply_weights<Out, TensorTile, false>(context, args);
 }
 

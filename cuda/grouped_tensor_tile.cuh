@@ -10,7 +10,7 @@
 #pragma once
 
 #include "grouped_schedule.cuh"
-#include "mma.cuh"
+#include "grouped_store.cuh"
 
 namespace flanmoe::cuda {
 
@@ -151,46 +151,11 @@ private:
                 Out* const out = tile.out + row * tile.out_ld;
 #pragma unroll
                 for (int j = 0; j < pairs; ++j) {
-                    const int col = 16 * pair_of(j), left = row < tile.rows ? tile.cols - col : 0;
-                    float values[2][2];
-#pragma unroll
-                    for (int half = 0; half < 2; ++half) {
-                        const int at = 8 * half + lane() % 4 * 2;
-                        for (int n = 0; n < 2; ++n) {
-                            values[half][n] = sums[i][j][half][2 * lower + n];
-                            if (tile.accumulate && at + n < left) values[half][n] += to_float(out[col + at + n]);
-                        }
-                        if constexpr (!aligned || sizeof(Out) == 4) store_two(out + col + at, left - at, values[half][0], values[half][1]);
-                    }
-                    if constexpr (aligned && sizeof(Out) == 2) store_four(out + col, left, values);
+                    const int col = 16 * pair_of(j);
+                    const float values[2][2] = {{sums[i][j][0][2 * lower], sums[i][j][0][2 * lower + 1]}, {sums[i][j][1][2 * lower], sums[i][j][1][2 * lower + 1]}};
+                    store_sixteen<aligned>(out + col, row < tile.rows ? tile.cols - col : 0, values, tile.accumulate);
                 }
             }
-    }
-    /// A row's 16 columns of a pair, of which `left` are inside and which four lanes hold by twos of each half: each stores four neighbours, so that the 32 bytes
-    /// are written at once.
-    __device__ static void store_four(Out* to, int left, const float (&values)[2][2]) {
-        const uint32_t first = pack_bf16(values[0][0], values[0][1]), second = pack_bf16(values[1][0], values[1][1]);
-        const int source = lane() / 4 * 4 + lane() % 2 * 2;
-        uint32_t four[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-            const uint32_t from_first = __shfl_sync(full_mask, first, source + i), from_second = __shfl_sync(full_mask, second, source + i);
-            four[i] = lane() % 4 < 2 ? from_first : from_second;
-        }
-        const int at = lane() % 4 * 4;
-        if (at + 4 <= left) return store_vec(reinterpret_cast<uint32_t*>(to + at), Vec<uint32_t, 2>{{four[0], four[1]}});
-#pragma unroll
-        for (int n = 0; n < 3; ++n)
-            if (at + n < left) to[at + n].bits = static_cast<uint16_t>(four[n / 2] >> 16 * (n % 2));
-    }
-    /// Two neighbours of a row, of which `left` are inside.
-    __device__ static void store_two(Out* to, int left, float first, float second) {
-        if (aligned && left > 1) {
-            store_vec(to, Vec<Out, 2>{{from_float<Out>(first), from_float<Out>(second)}});
-        } else {
-            if (left > 0) to[0] = from_float<Out>(first);
-            if (left > 1) to[1] = from_float<Out>(second);
-        }
     }
 
     bf16* memory_;         // [stages][a, b][operand_size]

@@ -58,6 +58,7 @@ const GroupCase group_cases[] = {{{1}, 1, 1, 0},
                                  {{127, 128, 129, 0, 64, 65, 63}, 40, 136, 8},
                                  {{16, 17, 0, 130}, 136, 72, 0},
                                  {{70, 0, 130, 5}, 27, 131, 5}, {{70, 0, 130, 5}, 35, 259, 5},  // odd rows that begin at multiples of 16 bytes
+                                 {{66, 3, 0, 200}, 264, 136, 0},  // several steps of every tile's depth
                                  {{1, 0, 2, 0, 0, 1, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 2}, 24, 8, 0}};
 
 Tensor offsets_of(Context& context, const GroupCase& c) {
