@@ -59,7 +59,7 @@ SIM_SOURCES := $(CUDA_SOURCES) $(filter-out %_test.cpp,$(wildcard test/cudasim/*
 SIM_TESTS := $(wildcard test/cudasim/*_test.cpp)
 SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -I. -Itest -Itest/cudasim -Wno-unknown-pragmas
 SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(CUDA_AWARE:%.cpp=$(BUILD)/%.o),$(OBJECTS)) $(CUDA_AWARE:%.cpp=$(if $(NVCC),$(BUILD),$(SIM))/%.o)
-SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/main.o,$(TEST_OBJECTS))
+SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/model/device_test.o $(BUILD)/test/main.o,$(TEST_OBJECTS))
 SIM_OBJECTS := $(addsuffix .o,$(basename $(SIM_SOURCES:%=$(SIM)/%)))
 SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)
 ASAN_OBJECTS := $(patsubst $(SIM)/%,$(SIM)/asan/%,$(SIM_OBJECTS) $(SIM_TEST_OBJECTS))
@@ -76,16 +76,19 @@ $(BUILD)/flanmoe-test: $(TEST_OBJECTS) $(BUILD)/flanmoe.a
 $(BUILD)/flanmoe-sim: $(BUILD)/src/main.o $(SIM)/flanmoe.a
 	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
 
-# Tests of operations and of whole training steps, with --device cuda on the simulator, and of the simulator itself.
+# Tests of operations and of whole models and training steps, with --device cuda on the simulator, and of the simulator itself.
 $(BUILD)/flanmoe-sim-test: $(SIM_TEST_OBJECTS) $(SIM_OP_TESTS) $(SIM)/flanmoe.a
 	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
 
 $(BUILD)/flanmoe-sim-test-asan: $(ASAN_OBJECTS) $(SIM_OP_TESTS) $(SIM_SRC)
 	$(CXX) $(SIM_FLAGS) -fsanitize=address,alignment -o $@ $^ $(LIBS) -lboost_context
 
-# Times single operations (test/bench/ops_bench.cpp).
-$(BUILD)/ops-bench: $(BUILD)/test/bench/ops_bench.o $(BUILD)/flanmoe.a
+# Times single operations (test/bench/ops_bench.cpp); on the simulator only to test itself.
+BENCH := $(addprefix $(BUILD)/test/bench/,ops_bench.o device_bench.o)
+$(BUILD)/ops-bench: $(BENCH) $(BUILD)/flanmoe.a
 	$(CXX) $(FLAGS) -o $@ $^ $(LIBS) $(CUDA_LIBS)
+$(BUILD)/ops-bench-sim: $(BENCH) $(SIM)/flanmoe.a
+	$(CXX) $(SIM_FLAGS) -o $@ $^ $(LIBS) -lboost_context
 
 # Thin archives: only what a program uses is linked.
 $(BUILD)/flanmoe.a: $(OBJECTS)
@@ -131,7 +134,7 @@ found:
 	@echo "compiler: $(shell $(CXX) --version 2>/dev/null | head -1 || true); instruction set: $(ARCH); $(if $(NVCC),CUDA: $(shell $(NVCC) --version \
 	| sed -n 's/.*release \([0-9.]*\).*/\1/p'),no nvcc: CPU only)"
 
--include $(SIM_OBJECTS:.o=.d) $(filter $(SIM)/%,$(SIM_SRC:.o=.d)) $(SIM_TEST_OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d $(BUILD)/test/bench/ops_bench.d
+-include $(SIM_OBJECTS:.o=.d) $(filter $(SIM)/%,$(SIM_SRC:.o=.d)) $(SIM_TEST_OBJECTS:.o=.d) $(ASAN_OBJECTS:.o=.d) $(OBJECTS:.o=.d) $(TEST_OBJECTS:.o=.d) $(BUILD)/src/main.d $(BENCH:.o=.d)
 
 setup:
 	@command -v dpkg-query > /dev/null || { echo "setup: not a Debian system; install the equivalents of: $(PACKAGES)"; exit 0; }; \
@@ -155,6 +158,11 @@ quickstart: setup
 bench: all
 	$(BUILD)/flanmoe bench $(CONFIG)
 
+# On a machine with a GPU: everything that is proved, and the figures (test/gpu/).
+gpu-test gpu-bench: setup
+	@$(MAKE) --no-print-directory -j$(JOBS) $(addprefix $(BUILD)/,flanmoe flanmoe-test ops-bench)
+	test/gpu/$(@:gpu-%=%).sh
+
 # A folder that runs on other machines: the instruction set of 2013 and later unless ARCH says another.
 PORTABLE := build/portable
 bundle: setup
@@ -171,4 +179,4 @@ install: all
 clean:
 	rm -rf build
 
-.PHONY: all found always setup test quickstart bench bundle lint install clean
+.PHONY: all found always setup test quickstart bench gpu-test gpu-bench bundle lint install clean

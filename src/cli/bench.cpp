@@ -19,6 +19,7 @@ namespace {
 
 // The step's predicted times, with `twin` those of the dense twin beside them.
 void print_prediction(const Config& config, const BenchmarkSettings& bench, const std::string& device, bool twin, bool json) {
+    if (twin && config.model.experts == 0) fail(Exit::usage, "the config's model is dense and its own twin; name a sparse one, or leave out --twin");
     const auto print = [&](const Config& c) {
         const StepPrediction prediction = predict_step(c, rates_of(device), bench.source, bench.target);
         fmt::print("{}{}", json ? to_json(prediction) : to_table(prediction), json ? "\n" : "");
@@ -26,7 +27,6 @@ void print_prediction(const Config& config, const BenchmarkSettings& bench, cons
     };
     const double sparse = print(config);
     if (!twin) return;
-    if (config.model.experts == 0) fail(Exit::usage, "the config's model is dense and its own twin; name a sparse one, or leave out --twin");
     Config dense = config;
     dense.model = dense_twin(config.model).model;
     const double ratio = sparse / print(dense);

@@ -216,8 +216,8 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
 
     // Router.
     router_forward(pass, layer, x, sequence, saved);
-    const Tensor logits = context.allocate(pass.accumulate(), {n, config.experts});
-    ops::matmul(context, {.a = saved.router_input, .b = pass.master(layer.router), .out = logits, .transpose_b = true});
+    const Tensor logits = pass.router_logits ? pass.router_logits->at(static_cast<size_t>(layer.layer)) : context.allocate(pass.accumulate(), {n, config.experts});
+    if (!pass.router_logits) ops::matmul(context, {.a = saved.router_input, .b = pass.master(layer.router), .out = logits, .transpose_b = true});
     ops::RouteArgs& route = saved.route;
     route.logits = logits;
     route.groups = groups_of(pass, routing, sequence);

@@ -41,6 +41,8 @@ struct Pass {
     uint64_t seed = 0;
     uint32_t step = 0;
     LossScales loss;
+    /// For comparisons of devices and types: logits that routers take in place of their own, by layer, so that rounding changes no decision.
+    const std::vector<Tensor>* router_logits = nullptr;
 
     const Mesh& mesh() const { return parameters.mesh(); }
     const Parameter& record(size_t index) const { return parameters.records()[index]; }

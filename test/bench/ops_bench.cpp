@@ -3,6 +3,8 @@
 // Each line: operation, shape, type, microseconds of the best of several repetitions, and its share of the rate of a 2048^3 product of that type
 // measured in the same run. With one thread (OMP_NUM_THREADS=1) the thread's processor time is taken, which other programs on the machine do not
 // lengthen; with more threads the wall time.
+#include "bench/device_bench.hpp"
+#include "core/error.hpp"
 #include "core/random.hpp"
 #include "ops/activation.hpp"
 #include "ops/attention.hpp"
@@ -186,7 +188,17 @@ void bench_type(Context& context, DType type) {
 
 }  // namespace
 
+// `ops-bench --device cuda [h100] [small]`: bench_device() instead of the tables of the CPU.
 int main(int argc, char** argv) {
+    if (argc > 2 && std::strcmp(argv[1], "--device") == 0) {
+        try {
+            bench::bench_device(std::strcmp(argv[2], "cuda") == 0 ? Device::cuda : Device::cpu, argc > 3 ? argv[3] : "h100", argc > 4);
+        } catch (const Error& error) {
+            fmt::print(stderr, "ops-bench: {}\n", error.what());
+            return static_cast<int>(error.code);
+        }
+        return 0;
+    }
     if (argc > 1) pattern = argv[1];
     Context context;
     for (DType type : {DType::bf16, DType::f32}) bench_type(context, type);

@@ -107,3 +107,12 @@ wait_for() {
         sleep 0.01
     done
 }
+
+# The losses of a run's steps.
+losses() { grep '"kind":"train"' "$1/metrics.jsonl" | grep -o '"loss":[^,}]*' | cut -d: -f2; }
+
+# close RUN OTHER TOLERANCE: as many losses, each within a relative tolerance.
+close() {
+    paste <(losses "$1") <(losses "$2") | awk -v t="$3" 'NF != 2 { bad = 1 } { d = $1 > $2 ? $1 - $2 : $2 - $1; if (d > t * $1) bad = 1; if (d / $1 > m) m = d / $1 } END { print m; exit bad || NR == 0 }' > close.log ||
+        fault "the losses of $1 and $2 differ by $(cat close.log), allowed is $3"
+}
