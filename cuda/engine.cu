@@ -49,7 +49,7 @@ void check(cudaError_t error, const char* what, const std::string& where) {
     const std::string reason = cudaGetErrorString(error);
     cudaGetLastError();  // what can be cleared is: the caller may catch the failure and go on
     switch (error) {
-        case cudaErrorMemoryAllocation: fail(Exit::out_of_memory, "out of GPU memory at {}; reduce the micro-batch or the sequence length", what + where);
+        case cudaErrorMemoryAllocation: fail(Exit::out_of_memory, "out of GPU memory at {}; take fewer or shorter rows at a time (training: data.micro_batch_rows, train.recompute; eval and generate: --batch)", what + where);
         case cudaErrorNoKernelImageForDevice: fail(Exit::hardware, "the GPU cannot be used: {} (at {}); use --device cpu to run without", reason, what + where);
         default: fail(Exit::internal, "CUDA failed at {}: {}", what + where, reason);
     }

@@ -89,7 +89,7 @@ void convert(const CLI::App& command, const Options& options) {
     fmt::print("{}: {}, {} tensors, {} as {} in {} {}\n", options.target, name_of(layout_of(settings.model)), thousands(result.tensors), human_bytes(result.bytes), name_of(settings.weights),
                result.files, result.files == 1 ? "file" : "files");
     if (upcycling)
-        fmt::print("{} experts in encoder layers [{}] and decoder layers [{}]: {} tensors copied, {} new\n", settings.model.experts, fmt::join(settings.model.encoder_sparse, ", "),
+        fmt::print("{} {} in encoder layers [{}] and decoder layers [{}]: {} tensors copied, {} new\n", settings.model.experts, settings.model.experts == 1 ? "expert" : "experts", fmt::join(settings.model.encoder_sparse, ", "),
                    fmt::join(settings.model.decoder_sparse, ", "), thousands(result.copied), thousands(result.drawn));
 }
 

@@ -6,7 +6,9 @@
 
 #include <toml++/toml.h>
 
+#include <algorithm>
 #include <set>
+#include <utility>
 
 namespace flanmoe {
 
@@ -14,10 +16,22 @@ namespace {
 
 std::string place(const std::string& name, const toml::source_region& source) { return fmt::format("{}:{}", name, source.begin.line); }
 
+// What other programs call options of ours.
+constexpr std::pair<const char*, const char*> other_names[] = {{"top_k", "k"}, {"num_experts", "experts"}, {"batch_size", "batch_rows"}, {"lr", "learning_rate"}, {"num_heads", "heads"}};
+
+// The same section's option that other programs call so; empty if there is none.
+std::string known_elsewhere(const std::string& key, const std::vector<std::string>& keys) {
+    const size_t name = key.rfind('.') + 1;
+    for (const auto& [theirs, ours] : other_names)
+        if (const std::string mine = key.substr(0, name) + ours; key.substr(name) == theirs && std::find(keys.begin(), keys.end(), mine) != keys.end()) return mine;
+    return "";
+}
+
 [[noreturn]] void unknown_key(const std::string& where, const std::string& key) {
     std::vector<std::string> keys;
     for (const Option& option : options()) keys.push_back(option.key);
-    std::string hint = suggestion(key, keys);
+    const std::string elsewhere = known_elsewhere(key, keys);
+    std::string hint = elsewhere.empty() ? suggestion(key, keys) : " (did you mean " + elsewhere + "?)";
     if (hint.empty()) {  // right name, wrong section
         const std::string name = key.substr(key.rfind('.') + 1);
         for (const std::string& candidate : keys)

@@ -15,7 +15,8 @@ Arena::~Arena() {
 
 void Arena::add_chunk(int64_t bytes) {
     void* data = engine_.allocate(bytes);
-    if (!data) fail(Exit::out_of_memory, "out of memory: {} MB more are needed for activations; reduce the micro-batch or the sequence length", bytes >> 20);
+    if (!data) fail(Exit::out_of_memory, "out of memory: {} MB more are needed beside {} MB of activations; take fewer or shorter rows at a time (training: data.micro_batch_rows; eval and generate: --batch)",
+                    (bytes + (1 << 20) - 1) >> 20, live_ >> 20);
     chunks_.push_back({static_cast<char*>(data), bytes});
 }
 

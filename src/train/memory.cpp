@@ -105,9 +105,25 @@ MemoryNeed memory_of_training(const Config& config, const Transformer& model, co
     // Between the stacks: the gradient of the decoder's output, and of the encoder's with its copies.
     const int64_t target_tokens = shape.rows * shape.target, between = target_tokens * c.d_model * size.compute + memory_tokens * c.d_model * (size.accumulate + 2 * size.copy());
     const int64_t decoder_gradients = target_tokens * c.d_model * (size.accumulate + size.compute);
+    need.rows = shape.rows;
     need.activations = encoder.kept + decoder.kept + reused + between + std::max(decoder.added, encoder.added + decoder_gradients);
     return need;
 }
+
+namespace {
+
+std::string what_fits(const MemoryNeed& need, int64_t parameters, int64_t available) {
+    const int64_t fixed = need.total() - need.activations, room = available - fixed;
+    if (need.rows > 0 && room > 0) {
+        const auto rows = static_cast<int64_t>(static_cast<double>(room) / static_cast<double>(need.activations) * static_cast<double>(need.rows));
+        if (rows > 0) return fmt::format("data.micro_batch_rows={} would fit; train.recompute, shorter rows or a smaller model help too", rows);
+        return "not one row fits beside the model: use train.recompute, shorter rows, a smaller model or a machine with more memory";
+    }
+    const double share = static_cast<double>(available) / static_cast<double>(fixed);
+    return fmt::format("use a smaller model, of about {:.0f} parameters, or a machine with more memory", share * static_cast<double>(parameters));
+}
+
+}  // namespace
 
 void check_memory(const MemoryNeed& need, int64_t parameters, const Engine& engine) {
     const int64_t available = engine.available_bytes();
@@ -115,9 +131,8 @@ void check_memory(const MemoryNeed& need, int64_t parameters, const Engine& engi
     std::string parts = human_bytes(need.weights) + " of weights";
     for (const auto& [bytes, name] : {std::pair{need.compute_copy, "bf16 copy"}, {need.gradients, "gradients"}, {need.optimizer, "optimizer state"}, {need.activations, "activations"}})
         if (bytes > 0) parts += fmt::format(", {} of {}", human_bytes(bytes), name);
-    const bool training = need.gradients > 0, batch_helps = training && need.total() - need.activations < available / 2;
     fail(Exit::out_of_memory, "the model's {} parameters need about {} of memory ({}), but only {} are available; {}", parameters, human_bytes(need.total()), parts, human_bytes(available),
-         batch_helps ? "set data.micro_batch_rows or train.recompute, or use shorter rows, a smaller model or a machine with more memory" : "use a smaller model or a machine with more memory");
+         what_fits(need, parameters, available));
 }
 
 }  // namespace flanmoe

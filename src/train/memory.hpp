@@ -17,6 +17,7 @@ struct MemoryNeed {
     int64_t gradients = 0;
     int64_t optimizer = 0;
     int64_t activations = 0;    ///< of one micro-batch, forward and backward
+    int64_t rows = 0;           ///< of that micro-batch; 0 = not training
     int64_t total() const { return weights + compute_copy + gradients + optimizer + activations; }
 };
 

@@ -21,6 +21,7 @@ refuse 64 'set moe.every = 2' "$FLANMOE" config inconsistent.toml
 refuse 64 'not_toml.toml:1: not valid TOML' "$FLANMOE" config not_toml.toml
 refuse 64 'not_utf8.toml:[23]: not valid TOML' "$FLANMOE" config not_utf8.toml
 refuse 64 'unknown key train.stpes \(did you mean train.steps\?\)' "$FLANMOE" config --set train.stpes=5
+refuse 64 'unknown key moe.top_k \(did you mean moe.k\?\)' "$FLANMOE" config --set moe.top_k=2
 refuse 66 'missing.toml' "$FLANMOE" config missing.toml
 refuse 66 'folder.toml is a directory' "$FLANMOE" config folder.toml
 

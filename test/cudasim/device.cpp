@@ -4,7 +4,10 @@
 // ordinary host memory read it at the call, as the runtime stages them; from pinned memory when the stream gets there.
 #include "cudasim/runtime_state.hpp"
 
+#include "core/error.hpp"
+
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -66,11 +69,20 @@ cudaError_t fail(std::string sentence) {
     return set_error(cudaErrorLaunchFailure);
 }
 
+uint64_t number_of(const char* variable, uint64_t otherwise) {
+    const char* const text = std::getenv(variable);
+    if (!text) return otherwise;
+    uint64_t value = 0;
+    const char* const end = text + std::strlen(text);
+    const auto result = std::from_chars(text, end, value);
+    if (result.ec != std::errc() || result.ptr != end || text == end)
+        flanmoe::fail(flanmoe::Exit::usage, "the simulator's {} is \"{}\", not a number; correct it or leave it out (test/cudasim/README.md)", variable, text);
+    return value;
+}
+
 Machine& machine() {
     static Machine machine = [] {
-        const auto number = [](const char* name, auto& value) {
-            if (const char* const text = std::getenv(name)) value = static_cast<std::remove_reference_t<decltype(value)>>(std::strtoull(text, nullptr, 10));
-        };
+        const auto number = [](const char* name, auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(number_of(name, static_cast<uint64_t>(value))); };
         Machine m;
         number("FLANMOE_SIM_DEVICES", m.devices);
         number("FLANMOE_SIM_DRIVER", m.driver);

@@ -19,6 +19,9 @@ bool failed();
 /// What calls return that did their own part: a kernel may have gone wrong before. Other errors are those of one call.
 cudaError_t failure();
 
+/// A variable of the environment; Exit::usage if it is set to anything but a number from 0 on.
+uint64_t number_of(const char* variable, uint64_t otherwise);
+
 std::string beyond_limits(const Launch& launch);  // scheduler.cpp: what hardware refuses
 
 cudaError_t queue_work(cudaStream_t stream, std::function<void()> work, const void* kernel = nullptr);

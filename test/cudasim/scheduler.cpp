@@ -409,14 +409,10 @@ void check_aligned(const void* pointer, size_t alignment, const char* what) {
 
 Options& options() {
     static Options options = [] {
-        const auto number = [](const char* name, uint64_t otherwise) {
-            const char* const value = std::getenv(name);
-            return value ? std::strtoull(value, nullptr, 10) : otherwise;
-        };
         Options o;
-        o.seed = number("FLANMOE_SIM_SEED", 1);
-        o.threads = static_cast<int>(std::clamp<uint64_t>(number("FLANMOE_SIM_THREADS", std::max(1u, std::thread::hardware_concurrency())), 1, 64));
-        o.deferred_streams = std::getenv("FLANMOE_SIM_STREAMS") != nullptr;
+        o.seed = number_of("FLANMOE_SIM_SEED", 1);
+        o.threads = static_cast<int>(std::clamp<uint64_t>(number_of("FLANMOE_SIM_THREADS", std::max(1u, std::thread::hardware_concurrency())), 1, 64));
+        o.deferred_streams = number_of("FLANMOE_SIM_STREAMS", 0) != 0;
         return o;
     }();
     return options;

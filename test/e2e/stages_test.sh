@@ -66,4 +66,4 @@ refuse 71 'the model.s [0-9]+ parameters need about [0-9.]+ TB of memory \(.* of
     "$FLANMOE" bench "$ROOT/configs/model/switch-c.toml"
 refuse 71 'need about [34]\.[0-9]+ TB of memory' "$FLANMOE" train "$ROOT/configs/model/switch-xxl.toml" --run big --set train.dtype=bf16 --set data.micro_batch_rows=1 --set train.seed=1 \
     --set data.train=shards --set data.tokenizer=vocabulary
-refuse 71 'set data.micro_batch_rows' "$FLANMOE" bench "$ROOT/configs/model/t5-small.toml" --set data.batch_rows=100000
+refuse 71 'data.micro_batch_rows=[0-9]+ would fit' "$FLANMOE" bench "$ROOT/configs/model/t5-small.toml" --set data.batch_rows=100000

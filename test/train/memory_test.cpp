@@ -101,10 +101,14 @@ TEST_SUITE("train/memory") {
         REQUIRE(available_memory() > 0);
         const int64_t much = int64_t{5} << 50;
         CHECK(refusal({.weights = 1000, .gradients = 1000}).empty());
-        const std::string model = refusal({.weights = much, .gradients = much}), batch = refusal({.weights = 1000, .gradients = 1000, .optimizer = 10, .activations = much});
+        const std::string model = refusal({.weights = much, .gradients = much}), batch = refusal({.weights = 1000, .gradients = 1000, .optimizer = 10, .activations = much, .rows = int64_t{1} << 30});
         CHECK(contains(model, "the model's 1234567 parameters need about 11.3 PB of memory (5.63 PB of weights, 5.63 PB of gradients), but only"));
         CHECK(contains(model, "use a smaller model"));
         CHECK(contains(batch, "10 B of optimizer state, 5.63 PB of activations"));
-        CHECK(contains(batch, "data.micro_batch_rows"));
+        CHECK(contains(batch, "data.micro_batch_rows="));
+        const std::string row = refusal({.weights = 1000, .gradients = 1000, .activations = much, .rows = 1});
+        CHECK(contains(row, "not one row fits"));
+        const std::string evaluation = refusal({.weights = much});
+        CHECK((contains(evaluation, "use a smaller model, of about") && !contains(evaluation, "micro")));
     }
 }
