@@ -45,7 +45,10 @@ private:
 /// Streams run late and out of order until it ends.
 struct DeferredStreams {
     bool before = options().deferred_streams;
-    DeferredStreams() { options().deferred_streams = true; }
+    DeferredStreams() {
+        options().deferred_streams = true;
+        draw_streams_anew();
+    }
     ~DeferredStreams() {
         cudaDeviceSynchronize();
         options().deferred_streams = before;

@@ -62,9 +62,11 @@ TEST_SUITE("cudasim/nccl") {
         std::atomic<int> failed = 0;
         run_on_gpus(2, [&](Communicator& world, Context& context) {
             const Tensor values = context.upload(std::vector<float>(1000, static_cast<float>(world.rank() + 1)), {1000});
+            world.barrier();  // nobody waits for the device between here
             const auto before = cudasim::counters().synchronisations;
             for (int i = 0; i < 3; ++i) world.all_reduce(context, values);  // 3, 6, 12
             failed += cudasim::counters().synchronisations != before;
+            world.barrier();  // and here
             for (const float v : context.download<float>(values)) failed += v != 12;
         });
         CHECK(failed.load() == 0);

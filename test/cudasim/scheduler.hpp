@@ -44,6 +44,8 @@ struct Options {
     bool deferred_streams = false;  ///< work is queued and runs late, out of order across streams (streams.cpp)
 };
 Options& options();
+/// The order of streams is drawn from the seed again: tests that need a certain one must not depend on those before them.
+void draw_streams_anew();
 
 /// Runs all blocks. Empty, or the sentence of the first failure.
 std::string run(const Launch& launch);

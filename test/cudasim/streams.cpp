@@ -77,8 +77,12 @@ std::set<cudaStream_t>& streams() {
 }
 CUstream_st& of(cudaStream_t stream) { return stream ? *stream : null_stream(); }
 
-uint64_t draw() {
+uint64_t& draw_state() {
     static uint64_t state = options().seed * 0x9E3779B97F4A7C15ull | 1;
+    return state;
+}
+uint64_t draw() {
+    uint64_t& state = draw_state();
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
     return state >> 20;
 }
@@ -139,6 +143,11 @@ bool forbids(cudaStream_t s) { return s->capture && (s->capture->owner == std::t
 bool any_capture() { return std::any_of(streams().begin(), streams().end(), forbids); }
 
 }  // namespace
+
+void draw_streams_anew() {
+    const std::lock_guard lock(mutex());
+    draw_state() = options().seed * 0x9E3779B97F4A7C15ull | 1;
+}
 
 void drop_work() {
     for (cudaStream_t stream : streams()) {

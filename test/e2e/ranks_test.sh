@@ -114,8 +114,13 @@ refuse 64 'rank 1 has another flanmoe program than rank 0' \
     timeout 60 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 ./other train span.toml --run refused --set parallel.data=2
 refuse 66 'there is no vocabulary at nothing' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set 'data.tokenizer="nothing"'
 refuse 64 'srun --mpi=pmix' env SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=2 "$FLANMOE" train span.toml --run refused
-begin 2 span.toml busy "${slow[@]}"
+"$FLANMOE" train span.toml --run busy "${slow[@]}" --set train.threads=1 > busy.log 2>&1 < /dev/null &
+job=$!
+for ((i = 0; i < 3000; i++)); do
+    [ "$(grep -c '^step [0-9]*/' busy.log)" -ge 3 ] && break
+    sleep 0.01
+done
 refuse 73 'process .* works in the run directory busy' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run busy "${slow[@]}" --set parallel.data=0
-kill -USR1 "$(launcher busy)"
+kill -USR1 $job
 wait $job
 [ $? = 75 ] || fault 'the first job did not end in good order' busy.log
