@@ -70,6 +70,6 @@ parity=("$SIM" parity "$ROOT/test/oracle/t5-one" --device cuda)
 refused 69 'no NVIDIA driver' env FLANMOE_SIM_DRIVER=0 "${parity[@]}"
 refused 69 'no CUDA device\|no GPU' env FLANMOE_SIM_DEVICES=0 "${parity[@]}"
 refused 69 'compute capability 7.0' env FLANMOE_SIM_ARCH=70 "${parity[@]}"
-refused 64 'not a number' env FLANMOE_SIM_DRIVER=new "${parity[@]}"
+refused 64 'not a number' env FLANMOE_SIM_DRIVER=new "$SIM" generate instruct-cuda --prompt text --device cuda
 refused 71 'out of memory' env FLANMOE_SIM_MEMORY=100000 "${parity[@]}"
 refused 64 'f64 runs on the CPU alone' "${parity[@]}" --dtype f64
