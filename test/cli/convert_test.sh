@@ -29,7 +29,7 @@ expect 0 '^function: the parent.s at step 0 where nothing is dropped; largest di
 expect 0 '^4 experts in encoder layers \[1\] and decoder layers \[1\]: [0-9]+ tensors copied, 2 new$' "$FLANMOE" convert dense seeded --experts 4 --seed 3
 expect 0 '^function: not the parent.s at step 0, because the encoder.s gates are raw probabilities' "$FLANMOE" convert dense switch --experts 4
 expect 0 '^function: the parent.s at step 0' "$FLANMOE" convert dense normal --experts 4 --set moe.normalize=true --dtype bf16
-expect 0 '1 experts in encoder layers \[\] and decoder layers \[0, 1\]' "$FLANMOE" convert dense one --experts 1 --every 1 --set 'moe.encoder.layers=[]'
+expect 0 '^1 expert in encoder layers \[\] and decoder layers \[0, 1\]' "$FLANMOE" convert dense one --experts 1 --every 1 --set 'moe.encoder.layers=[]'
 expect 0 '"model_type": "switch_transformers"' cat switch/config.json
 expect 0 'manifest: the sizes and hashes' "$FLANMOE" inspect --verify switch
 "$FLANMOE" convert dense again --experts 4 --router gshard --no-check > again.log 2>&1 || fault 'converting without the check failed' again.log
