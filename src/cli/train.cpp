@@ -113,7 +113,14 @@ void train(const Options& options) {
         if (run) run->write_status({.state = "failed", .message = trouble.sentence, .step = trouble.step});
     });
     Ending ending = Ending::done;
-    world.run([&] { ending = train_rank(world, options, stop, log, run); });
+    world.run([&] {
+        try {
+            ending = train_rank(world, options, stop, log, run);
+        } catch (const SharedError&) {
+            stop.ignore();
+            throw;
+        }
+    });
     if (ending != Ending::interrupted) return;
     info("stopped by {}; saved; the same command goes on from here", stop.reason());
     throw CLI::RuntimeError(static_cast<int>(Exit::preempted));

@@ -23,10 +23,12 @@ std::array<struct sigaction, 5> previous_actions;
 struct sigaction previous_pipe;
 sigset_t previous_mask;
 std::atomic<int> received = 0, last_signal = 0;
+std::atomic<bool> ignoring = false;
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may take no lock");
 
 // Only what is safe inside a signal handler: flags, write, _exit.
 void handle(int signal) {
+    if (ignoring) return;
     const int error = errno;
     last_signal = signal;
     const int count = ++received;
@@ -59,7 +61,7 @@ void Stop::limit(double max_minutes) {
 
 Stop::Stop(double max_minutes) {
     limit(max_minutes);
-    received = 0;
+    received = 0, ignoring = false;
     ended_ = ::eventfd(0, EFD_CLOEXEC);
     if (ended_ < 0) fail(Exit::io, "cannot make an event for signals: {}; close some files", std::strerror(errno));
     struct sigaction action {};
@@ -89,10 +91,15 @@ Stop::~Stop() {
     ::eventfd_write(ended_, 1);
     receiver_.join();
     ::close(ended_);
+    for (size_t i = 0; i < stop_signals.size(); ++i) {
+        if (ignoring) previous_actions[i].sa_handler = SIG_IGN;
+        ::sigaction(stop_signals[i], &previous_actions[i], nullptr);
+    }
     ::pthread_sigmask(SIG_SETMASK, &previous_mask, nullptr);
-    for (size_t i = 0; i < stop_signals.size(); ++i) ::sigaction(stop_signals[i], &previous_actions[i], nullptr);
     ::sigaction(SIGPIPE, &previous_pipe, nullptr);
 }
+
+void Stop::ignore() { ignoring = true; }
 
 bool Stop::requested() const { return received > 0 || !own_reason_.empty() || (max_minutes_ > 0 && std::chrono::steady_clock::now() >= deadline_); }
 

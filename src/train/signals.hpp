@@ -23,6 +23,8 @@ public:
     std::string reason() const;
     /// From inside the program, e.g. for train.max_steps.
     void request(const std::string& reason) { own_reason_ = reason; }
+    /// From now on signals change nothing and say nothing: the run ends with an error of all its ranks, and a launcher sends TERM to those that take longer.
+    void ignore();
 
 private:
     double max_minutes_ = 0;
