@@ -61,6 +61,8 @@ self=$(readlink -f "$0")
 here=${self%/*}
 if [ -d "$here/openmpi" ]; then
     export OPAL_PREFIX="$here/openmpi" PMIX_MCA_mca_base_component_path="$here/lib/pmix"
+    # Without a way to reach other machines mpirun would not start even ranks on this one.
+    command -v ssh > /dev/null || command -v srun > /dev/null || export OMPI_MCA_plm=isolated
 fi
 exec "$here/lib/ld-linux-x86-64.so.2" --argv0 "$0" --library-path "$here/lib:${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64" "$here/bin/${self##*/}" "$@"
 END
