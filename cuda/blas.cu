@@ -1,9 +1,9 @@
 #include "blas.hpp"
 
 #include "engine.hpp"
+#include "library.hpp"
 
 #include <cublasLt.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <array>
@@ -19,11 +19,8 @@ void* symbol(const char* name) {
 #ifdef FLANMOE_CUDASIM
     return cudasim::library_symbol(name);
 #else
-    static const std::string file = fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR);
-    static void* const library = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-    void* const found = library ? ::dlsym(library, name) : nullptr;
-    if (!found) fail(Exit::hardware, "{} of the CUDA toolkit cannot be loaded ({}); put its folder into LD_LIBRARY_PATH, or use --device cpu", file, ::dlerror());
-    return found;
+    static const Library library(fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR));
+    return library.symbol(name);
 #endif
 }
 
@@ -34,9 +31,10 @@ void check_blas(cublasStatus_t status, const char* step, const Engine* engine = 
     fail(Exit::internal, "cuBLASLt failed at {} with status {}", what, static_cast<int>(status));
 }
 
-/// Greatest power of two up to 256 at which a matrix's rows all begin.
+/// Greatest power of two up to 64 at which a matrix's rows all begin: as much as the arena promises, so that the same product of another step, at another address,
+/// is the same plan.
 uint32_t alignment_of(const void* data, int64_t ld, DType type) {
-    const uint64_t bits = reinterpret_cast<uintptr_t>(data) | static_cast<uint64_t>(ld * size_of(type)) | 256;
+    const uint64_t bits = reinterpret_cast<uintptr_t>(data) | static_cast<uint64_t>(ld * size_of(type)) | 64;
     return static_cast<uint32_t>(bits & (~bits + 1));
 }
 
@@ -92,9 +90,9 @@ struct Blas::State {
 Plan& Blas::State::plan_for(const Product& p) {
     const uint32_t align_a = alignment_of(p.a, p.lda, p.in), align_b = alignment_of(p.b, p.ldb, p.in), align_out = alignment_of(p.out, p.ld_out, p.out_type);
     const int64_t kinds = p.transpose_a | p.transpose_b << 1 | static_cast<int>(p.in) << 2 | static_cast<int>(p.out_type) << 5;
-    const auto [entry, fresh] = plans.try_emplace({p.m, p.n, p.k, p.lda, p.ldb, p.ld_out, kinds, align_a, align_b, align_out});
-    Plan& plan = entry->second;
-    if (!fresh) return plan;
+    const std::array<int64_t, 10> key{p.m, p.n, p.k, p.lda, p.ldb, p.ld_out, kinds, align_a, align_b, align_out};
+    if (const auto known = plans.find(key); known != plans.end()) return known->second;
+    Plan plan;  // kept when it is complete
     check_blas(library.create_operation(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "planning a matrix product");
     const cublasOperation_t op_left = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_right = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     check_blas(library.set_operation(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &op_left, sizeof op_left), "planning a matrix product");
@@ -106,7 +104,7 @@ Plan& Blas::State::plan_for(const Product& p) {
     layout(plan.right, p.in, p.transpose_a ? p.k : p.m, p.transpose_a ? p.m : p.k, p.lda);
     layout(plan.out, p.out_type, p.m, p.n, p.ld_out);
     choose_algorithm(plan, p);
-    return plan;
+    return plans.emplace(key, plan).first->second;
 }
 
 void Blas::State::choose_algorithm(Plan& plan, const Product& p) {

@@ -100,12 +100,6 @@ __global__ void list_rows(ListArgs args) {
     if (threadIdx.x == 0) *args.total = total;
 }
 
-/// Elements of a row from c on that a vector of N may take.
-template <int N>
-__device__ int left_of(int64_t cols, int64_t c) {
-    return static_cast<int>(min(cols - c, int64_t{N}));
-}
-
 /// Zeros where a row does not count. A warp a row.
 template <class T, int N>
 __global__ void clear_ignored(const int32_t* targets, int64_t count, T* d_hidden, int64_t ld, int64_t cols, float* token_nll) {

@@ -106,6 +106,23 @@ __device__ void choose_digit(const Descent& d, bool by_number, Mass goal) {
     place.alone = d.numbers[digit] <= 1;
 }
 
+/// Adds the lanes' ids that count to their digits. Most ids of a warp have the same first digit, which is little more than an exponent: then one lane adds for all, since
+/// atomics of 64 bits on one word of shared memory wait for each other. For whole warps.
+template <class Weight>
+__device__ void add_to_digit(const Descent& d, bool counts, int digit, Weight&& weight) {
+    const uint32_t counted = __ballot_sync(full_mask, counts);
+    if (!counted) return;
+    const int common = __shfl_sync(full_mask, digit, __ffs(static_cast<int>(counted)) - 1);
+    const Mass mass = counts ? weight() : 0;
+    if (__all_sync(full_mask, !counts || digit == common)) {
+        const Mass all = warp_sum(mass);
+        if (lane() == 0) atomicAdd(&d.masses[common], all), atomicAdd(&d.numbers[common], static_cast<Mass>(__popc(counted)));
+    } else if (counts) {
+        atomicAdd(&d.masses[digit], mass);
+        atomicAdd(&d.numbers[digit], Mass{1});
+    }
+}
+
 /// The first id, in descending order, at which the mass or the number of ids so far is at least `goal`, which all together reach.
 __device__ Found descend(const Row& row, const Weights& weight, const Descent& d, bool by_number, Mass goal) {
     if (threadIdx.x == 0) *d.place = {0, 0, 0, key_bits, 0};
@@ -115,12 +132,10 @@ __device__ Found descend(const Row& row, const Weights& weight, const Descent& d
         const Mass prefix = d.place->prefix;
         for (int i = static_cast<int>(threadIdx.x); i < digits; i += threads) d.masses[i] = d.numbers[i] = 0;
         __syncthreads();
-        for (int id = static_cast<int>(threadIdx.x); id < row.valid; id += threads) {
-            const Mass key = key_of(row, id);
-            if (key >> (shift + 8) != prefix >> (shift + 8)) continue;
-            const int digit = static_cast<int>(key >> shift & (digits - 1));
-            atomicAdd(&d.masses[digit], weight(id));
-            atomicAdd(&d.numbers[digit], Mass{1});
+        for (int first = static_cast<int>(threadIdx.x) - lane(); first < row.valid; first += threads) {
+            const int id = first + lane();
+            const Mass key = id < row.valid ? key_of(row, id) : 0;
+            add_to_digit(d, id < row.valid && key >> (shift + 8) == prefix >> (shift + 8), static_cast<int>(key >> shift & (digits - 1)), [&] { return weight(id); });
         }
         __syncthreads();
         if (threadIdx.x == 0) choose_digit(d, by_number, goal);

@@ -144,6 +144,12 @@ __device__ inline T warp_prefix(T value) {
     return value;
 }
 
+/// Elements of a row from c on that a vector of N may take.
+template <int N>
+__device__ inline int left_of(int64_t cols, int64_t c) {
+    return static_cast<int>(min(cols - c, int64_t{N}));
+}
+
 inline constexpr int block_sum_piece = 32;  ///< elements of shared memory that block_sum and block_max need
 /// What `combine` makes of the warps' values of a one-dimensional block, in order, in every thread. `piece` may be used again at once.
 template <class T, class Combine>

@@ -2,7 +2,7 @@
 //
 // Rows that are read may come from anywhere, but each is read whole, so all of it runs at the speed of memory. A token's rows are summed in the order of the
 // table by the warp that owns the token; a dot product by the lanes that hold the row, then by the fixed tree of warp_sum. How many rows are in use is read on the
-// device; row_warps beyond end at once.
+// device; warps beyond end at once.
 //
 // Bytes for R rows of D bf16 elements (N tokens): gather 4 R D, its backward and combine 2 R D + 2 N D, combine_backward 6 R D. At 64 Ki rows of 768: gather
 // 201 MB, 0.07 ms at 2.7 TB/s; combine_backward 0.11 ms. Not yet measured on hardware. At

@@ -29,12 +29,6 @@ constexpr int batch = 8;             // rows of them that are read ahead
 constexpr int sum_threads = 128;
 constexpr int join_slices = 8, join_columns = 128;  // of a block that joins partial sums
 
-/// Elements of a row from c on that a vector of N may take.
-template <int N>
-__device__ int left_of(int64_t cols, int64_t c) {
-    return static_cast<int>(min(cols - c, int64_t{N}));
-}
-
 template <class T, int N>
 __global__ void copy_rows(const T* table, int64_t table_ld, int64_t first_id, int64_t table_rows, const int32_t* ids, T* out, int64_t out_ld, int64_t rows, int64_t cols) {
     const int64_t n = int64_t{blockIdx.x} * copy_warps + warp();

@@ -1,6 +1,7 @@
 #include "engine.hpp"
 
 #include "blas.hpp"
+#include "core/log.hpp"
 
 #include <cstdio>
 #include <cstdlib>
@@ -132,6 +133,7 @@ namespace {
 
 struct Graph : flanmoe::Engine::Recording {
     cudaGraphExec_t exec = nullptr;
+    int replaced = 0;  // in a row
     ~Graph() override {
         if (exec) cudaGraphExecDestroy(exec);
     }
@@ -147,7 +149,8 @@ struct GraphOwner {
 }  // namespace
 
 // Recorded anew every time, since kernels have their random keys, rates and shapes as arguments, and the executable graph brought up to date, which costs
-// the host about as much as queueing and the GPU nothing. A graph of other kernels takes its place.
+// the host about as much as queueing. Meanwhile the GPU has nothing to do, as the step before has been waited for: whether that costs more than the pauses
+// between launches that a graph spares is to be measured on hardware (test/gpu/bench.sh times both). A graph of other kernels takes its place.
 void Engine::run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& work) {
     GraphOwner fresh;
     check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a graph");
@@ -163,10 +166,14 @@ void Engine::run_recorded(std::unique_ptr<Recording>& recording, const std::func
     recording_ = false;
     check(cudaStreamEndCapture(stream_, &fresh.graph), "recording a graph");
     if (!recording) recording = std::make_unique<Graph>();
-    cudaGraphExec_t& exec = static_cast<Graph&>(*recording).exec;
+    Graph& graph = static_cast<Graph&>(*recording);
+    cudaGraphExec_t& exec = graph.exec;
     cudaGraphExecUpdateResultInfo result{};
-    if (exec && cudaGraphExecUpdate(exec, fresh.graph, &result) != cudaSuccess) {
+    if (!exec || cudaGraphExecUpdate(exec, fresh.graph, &result) == cudaSuccess) {
+        graph.replaced = 0;
+    } else {
         cudaGetLastError();
+        if (++graph.replaced == 3) warn("steps of the same shapes need a new CUDA graph each (reason {}), which costs time; train.cuda_graph = false may be faster", static_cast<int>(result.result));
         check(cudaGraphExecDestroy(std::exchange(exec, nullptr)), "replacing a graph");
     }
     if (!exec) check(cudaGraphInstantiate(&exec, fresh.graph, 0), "making a graph");
@@ -215,6 +222,16 @@ int64_t Engine::available_bytes() const {
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "asking for the GPU's free memory");
     return static_cast<int64_t>(free);
+}
+
+void Engine::allow_shared(const void* kernel, size_t bytes, const char* name) {
+    size_t& limit = shared_limits_[kernel];
+    if (bytes <= limit) return;
+    if (bytes > properties_.sharedMemPerBlockOptin)
+        fail(Exit::hardware, "kernel '{}' needs {} KB of shared memory in a block and {} has {} KB; use smaller heads, bf16, or another GPU", name, bytes >> 10, properties_.name,
+             properties_.sharedMemPerBlockOptin >> 10);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)), name);
+    limit = bytes;
 }
 
 Blas& Engine::blas() {

@@ -12,6 +12,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 namespace flanmoe::cuda {
@@ -39,6 +40,7 @@ public:
     void download_later(void* pinned, const void* from, int64_t bytes) override;
     bool records() const override { return true; }
     void run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& work) override;
+    std::unique_ptr<Lane> make_lane() override;
     int64_t mark() override;
     double seconds_between(int64_t first, int64_t second) const override;
     void forget_marks() override { marks_used_ = 0; }
@@ -54,6 +56,9 @@ public:
     void check(cudaError_t error, const char* what) const {
         if (error != cudaSuccess) cuda::check(error, what, where());
     }
+
+    /// Lets a kernel have so much dynamic shared memory, and as much as it was ever let have: recorded launches may need it.
+    void allow_shared(const void* kernel, size_t bytes, const char* name);
 
     /// Step, part and layer that work is queued for, as the end of a sentence.
     std::string where() const;
@@ -79,6 +84,7 @@ private:
     int layer_ = -1;
     std::vector<cudaEvent_t> marks_;
     size_t marks_used_ = 0;
+    std::unordered_map<const void*, size_t> shared_limits_;  // by kernel
     std::unique_ptr<Blas> blas_;
     TableCache tables_{*this};
 };

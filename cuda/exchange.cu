@@ -50,9 +50,9 @@ __global__ void number_kernel(SlotArgs args) {
 }
 
 template <class Unit, bool gather>
-__global__ void __launch_bounds__(32 * row_warps) move_kernel(Unit* rows, Unit* in_slots, const int32_t* slots, const int32_t* used, int64_t width) {
+__global__ void __launch_bounds__(32 * row_warps) move_kernel(Unit* rows, Unit* in_slots, const int32_t* slots, const int32_t* offsets, int64_t experts, int64_t width) {
     const int64_t r = own_row();
-    if (r >= *used) return;
+    if (r < offsets[0] || r >= offsets[experts]) return;
     Unit* const row = rows + r * width;
     Unit* const slot = in_slots + slots[r] * width;
     for (int64_t c = lane(); c < width; c += 32) (gather ? row : slot)[c] = (gather ? slot : row)[c];
@@ -63,7 +63,7 @@ void move(Context& context, const char* name, const ops::MoveSlotsArgs& args) {
     const int64_t bytes = args.rows.elements() / args.slots.elements() * size_of(args.rows.dtype);
     const auto run = [&]<class Unit>(Unit) {
         launch(context, name, move_kernel<Unit, gather>, blocks_for(args.slots.elements(), row_warps), 32 * row_warps, 0, static_cast<Unit*>(args.rows.data),
-               static_cast<Unit*>(args.in_slots.data), args.slots.as<int32_t>(), static_cast<const int32_t*>(args.offsets.as<int32_t>() + args.offsets.elements() - 1),
+               static_cast<Unit*>(args.in_slots.data), args.slots.as<int32_t>(), static_cast<const int32_t*>(args.offsets.as<int32_t>()), args.offsets.elements() - 1,
                bytes / static_cast<int64_t>(sizeof(Unit)));
     };
     if (bytes % 16 == 0 && is_aligned(args.rows.data) && is_aligned(args.in_slots.data)) run(uint4{});

@@ -14,12 +14,12 @@ namespace flanmoe::cuda {
 
 namespace {
 
-constexpr int forward_warps = 8, backward_warps = 16;  // of a block
+constexpr int backward_warps = 16;  // of a block
 
 template <class T, bool aligned>
-__global__ void __launch_bounds__(32 * forward_warps)
+__global__ void __launch_bounds__(32 * row_warps)
     forward_kernel(const T* in, int64_t in_ld, const T* scale, int64_t scale_stride, const int32_t* offsets, int64_t experts, T* out, int64_t out_ld, int64_t width) {
-    const int64_t r = static_cast<int64_t>(blockIdx.x) * forward_warps + warp();
+    const int64_t r = own_row();
     if (r >= offsets[experts]) return;
     int64_t low = 0, high = experts;  // the row's expert is in [low, high)
     while (high - low > 1) {
@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(32 * backward_warps)
 
 template <class T, bool aligned>
 void forward(Context& context, const ops::ExpertScaleArgs& a) {
-    const unsigned blocks = blocks_for(a.in.rows(), forward_warps);
-    launch(context, "expert scale", forward_kernel<T, aligned>, blocks, 32 * forward_warps, 0, static_cast<const T*>(a.in.as<T>()), a.in.ld,
+    const unsigned blocks = blocks_for(a.in.rows(), row_warps);
+    launch(context, "expert scale", forward_kernel<T, aligned>, blocks, 32 * row_warps, 0, static_cast<const T*>(a.in.as<T>()), a.in.ld,
            static_cast<const T*>(a.scale.as<T>()), a.scale_stride, static_cast<const int32_t*>(a.offsets.as<int32_t>()), a.offsets.elements() - 1, a.out.as<T>(), a.out.ld,
            a.in.cols());
 }

@@ -2,12 +2,15 @@
 //
 // A persistent grid takes tiles from a schedule that the blocks read off the offsets on the device (grouped_schedule.cuh): experts without rows cost nothing,
 // crowded ones are spread over all blocks. A tile is bf16 on tensor cores, 128 x 128 and cheaper for groups with fewer rows (grouped_tensor_tile.cuh), on Hopper 128 x
-// 256 with its own instructions (grouped_hopper_tile.cuh), or f32 with multiply-adds (grouped_float_tile.cuh). The order of a sum depends on the inner size alone, so results depend on neither device nor grid.
+// 256 with its own instructions (grouped_hopper_tile.cuh), or f32 with multiply-adds (grouped_float_tile.cuh). The order in which
+// products are added depends on the inner size alone, so results do not depend on the grid; tensor cores of other generations, and the two kinds of tile, round sums
+// of a few products differently inside.
 //
 // Work of one product of R rows, [R, k] x [k, n]: 2 R k n FLOPs; bytes 2 (R k n / 128 x 2) from the second-level cache, 2 (R k + R n + E k n) from memory. Example:
 // 64 Ki rows, 768 x 2048, 16 experts: 206 GFLOP and 0.42 GB; 0.33 ms at 620 TFLOP/s (what mma.sync gives of an H100's 989), 0.16 ms of memory. With 128
 // experts of 64 rows each (8 Ki rows) 26 GFLOP and 0.45 GB, 0.17 ms: bound by the matrices' bytes. Not yet measured on hardware.
-// Registers: bf16 at most 255 (no local memory), f32 153; shared memory 64 KB and 8.5 KB and a few bytes an expert; two and three blocks a multiprocessor.
+// Registers: bf16 at most 255 (no local memory), f32 153; shared memory 64 KB and 8.5 KB and a few bytes an expert; two and three blocks a multiprocessor. Hopper's tile has
+// 192 KB and 256 threads, one block a multiprocessor, and reaches more than mma.sync's rate.
 // The FLOPs that Context counts are those of all rows that the buffers have, since the host does not know how many are in use.
 #include "ops/matmul.hpp"
 

@@ -11,8 +11,8 @@ template <class... Parameters, class... Arguments>
 void launch(Context& context, const char* name, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, Arguments&&... arguments) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
     constexpr size_t without_asking = 48 << 10;
-    const Engine& engine = engine_of(context);
-    if (shared_bytes > without_asking) engine.check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), name);
+    Engine& engine = engine_of(context);
+    if (shared_bytes > without_asking) engine.allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes, name);
     cudaLaunchConfig_t config{};
     config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = engine.stream();
 #ifdef FLANMOE_CUDASIM

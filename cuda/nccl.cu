@@ -2,16 +2,16 @@
 #include "nccl.hpp"
 
 #include "engine.hpp"
+#include "library.hpp"
 
 #include "comm/agreement.hpp"
+#include "comm/world.hpp"
 
-#include <dlfcn.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <condition_variable>
+#include <fstream>
 #include <mutex>
-#include <numeric>
 #include <thread>
 
 #if __has_include(<nccl.h>)
@@ -29,10 +29,8 @@ void* symbol(const char* name) {
 #ifdef FLANMOE_CUDASIM
     return cudasim::nccl_symbol(name);
 #else
-    static void* const library = ::dlopen("libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
-    void* const found = library ? ::dlsym(library, name) : nullptr;
-    if (!found) fail(Exit::hardware, "libnccl.so.2 cannot be loaded ({}); put its folder into LD_LIBRARY_PATH", ::dlerror());
-    return found;
+    static const Library library("libnccl.so.2");
+    return library.symbol(name);
 #endif
 }
 
@@ -45,7 +43,7 @@ struct Functions {
     Functions() {
         find(unique_id, "ncclGetUniqueId"), find(init, "ncclCommInitRank"), find(destroy, "ncclCommDestroy"), find(abort, "ncclCommAbort");
         find(error_text, "ncclGetErrorString"), find(asynchronous_error, "ncclCommGetAsyncError");
-        find(all_reduce, "ncclAllReduce"), find(all_gather, "ncclAllGather"), find(reduce_scatter, "ncclReduceScatter"), find(broadcast, "ncclBroadcast");
+        find(all_reduce, "ncclAllReduce"), find(all_gather, "ncclAllGather"), find(reduce_scatter, "ncclReduceScatter"), find(reduce, "ncclReduce"), find(broadcast, "ncclBroadcast");
         find(send, "ncclSend"), find(receive, "ncclRecv"), find(group_start, "ncclGroupStart"), find(group_end, "ncclGroupEnd");
     }
     decltype(::ncclGetUniqueId)* unique_id;
@@ -57,6 +55,7 @@ struct Functions {
     decltype(::ncclAllReduce)* all_reduce;
     decltype(::ncclAllGather)* all_gather;
     decltype(::ncclReduceScatter)* reduce_scatter;
+    decltype(::ncclReduce)* reduce;
     decltype(::ncclBroadcast)* broadcast;
     decltype(::ncclSend)* send;
     decltype(::ncclRecv)* receive;
@@ -112,7 +111,7 @@ private:
         while (!changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return stop_; })) {
             for (const ncclComm_t group : groups_) {
                 ncclResult_t error = ncclSuccess;
-                library().asynchronous_error(group, &error);
+                if (const ncclResult_t asked = library().asynchronous_error(group, &error); asked != ncclSuccess) error = asked;
                 if (error == ncclSuccess || error == ncclInProgress) continue;
                 failed_(fmt::format("NCCL reports that a rank or a link is gone: {}", library().error_text(error)));
                 return;
@@ -144,13 +143,14 @@ public:
 
     int rank() const override { return host_->rank(); }
     int size() const override { return host_->size(); }
+    bool recordable() const override { return true; }
 
     void all_reduce(Context& context, const Tensor& values, Reduction reduction) override {
         if (on_host(context)) return host_->all_reduce(context, values, reduction);
         require(values.compact(), "a compact tensor to communicate");
         if (size() == 1 || values.elements() == 0) return;
         count(Collective::all_reduce, 2 * (bound(values.elements(), size()) - share(values.elements())) * size_of(values.dtype));
-        check_nccl(library().all_reduce(values.data, values.data, elements(values), nccl_type(values.dtype), reduction == Reduction::sum ? ncclSum : ncclMax, group_, engine_.stream()),
+        check_nccl(library().all_reduce(values.data, values.data, elements(values), nccl_type(values.dtype), reduction == Reduction::sum ? ncclSum : ncclMax, group_, engine_of(context).stream()),
                    "an all-reduce");
     }
     void all_gather(Context& context, const Tensor& part, const Tensor& whole) override {
@@ -158,22 +158,29 @@ public:
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
         if (size() == 1) return context.engine->copy(whole.data, part.data, part.bytes());
         count(Collective::all_gather, (size() - 1) * part.bytes());
-        check_nccl(library().all_gather(part.data, whole.data, elements(part), nccl_type(part.dtype), group_, engine_.stream()), "an all-gather");
+        check_nccl(library().all_gather(part.data, whole.data, elements(part), nccl_type(part.dtype), group_, engine_of(context).stream()), "an all-gather");
     }
     void reduce_scatter(Context& context, const Tensor& whole, const Tensor& part) override {
         if (on_host(context)) return host_->reduce_scatter(context, whole, part);
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
         if (size() == 1) return context.engine->copy(part.data, whole.data, part.bytes());
         count(Collective::reduce_scatter, (size() - 1) * part.bytes());
-        check_nccl(library().reduce_scatter(whole.data, part.data, elements(part), nccl_type(part.dtype), ncclSum, group_, engine_.stream()), "a reduce-scatter");
+        check_nccl(library().reduce_scatter(whole.data, part.data, elements(part), nccl_type(part.dtype), ncclSum, group_, engine_of(context).stream()), "a reduce-scatter");
     }
-    void all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive, const std::vector<int64_t>& receive_rows) override;
+    void reduce(Context& context, const Tensor& values, int root) override {
+        if (on_host(context)) return host_->reduce(context, values, root);
+        require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
+        if (size() == 1) return;
+        count(Collective::reduce, rank() == root ? 0 : values.bytes());
+        check_nccl(library().reduce(values.data, values.data, elements(values), nccl_type(values.dtype), ncclSum, root, group_, engine_of(context).stream()), "a reduce");
+    }
+    void all_to_all(Context& context, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from) override;
     void broadcast(Context& context, const Tensor& values, int root) override {
         if (on_host(context)) return host_->broadcast(context, values, root);
         require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
         if (size() == 1) return;
         count(Collective::broadcast, rank() == root ? (size() - 1) * values.bytes() : 0);
-        check_nccl(library().broadcast(values.data, values.data, elements(values), nccl_type(values.dtype), root, group_, engine_.stream()), "a broadcast");
+        check_nccl(library().broadcast(values.data, values.data, elements(values), nccl_type(values.dtype), root, group_, engine_of(context).stream()), "a broadcast");
     }
     void barrier() override {
         if (size() == 1) return;
@@ -218,35 +225,36 @@ void NcclCommunicator::start() {
     watch_->add(group_);
 }
 
-void NcclCommunicator::all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive, const std::vector<int64_t>& receive_rows) {
-    if (on_host(context)) return host_->all_to_all(context, send, send_rows, receive, receive_rows);
-    const auto total = [](const std::vector<int64_t>& rows) { return std::accumulate(rows.begin(), rows.end(), int64_t{0}); };
-    require(static_cast<int>(send_rows.size()) == size() && static_cast<int>(receive_rows.size()) == size(), "a number of rows for every rank");
-    require(send.compact() && receive.compact() && send.dtype == receive.dtype && send.cols() == receive.cols() && send.rows() == total(send_rows) && receive.rows() == total(receive_rows),
-            "compact tensors of as many rows as the ranks' together");
+void NcclCommunicator::all_to_all(Context& context, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from) {
+    if (on_host(context)) return host_->all_to_all(context, send, blocks_to, receive, blocks_from);
+    check_blocks(*this, send, blocks_to, receive, blocks_from);
     const int64_t width = send.cols() * size_of(send.dtype);
-    if (size() == 1) return context.engine->copy(receive.data, send.data, send.bytes());
-    const char* source = static_cast<const char*>(send.data);
-    char* target = static_cast<char*>(receive.data);
     int64_t sent = 0;
-    check_nccl(library().group_start(), "an all-to-all");
+    if (size() > 1) check_nccl(library().group_start(), "an all-to-all");
     for (int r = 0; r < size(); ++r) {
-        const int64_t out = send_rows[static_cast<size_t>(r)] * width, in = receive_rows[static_cast<size_t>(r)] * width;
-        if (r != rank()) sent += out;
-        if (out > 0) check_nccl(library().send(source, static_cast<size_t>(out), ncclUint8, r, group_, engine_.stream()), "an all-to-all");
-        if (in > 0) check_nccl(library().receive(target, static_cast<size_t>(in), ncclUint8, r, group_, engine_.stream()), "an all-to-all");
-        source += out, target += in;
+        const RowBlock out = blocks_to[static_cast<size_t>(r)], in = blocks_from[static_cast<size_t>(r)];
+        const char* const source = static_cast<const char*>(send.data) + out.first * width;
+        char* const target = static_cast<char*>(receive.data) + in.first * width;
+        if (r == rank()) {
+            if (out.rows > 0) context.engine->copy(target, source, out.rows * width);
+            continue;
+        }
+        sent += out.rows * width;
+        if (out.rows > 0) check_nccl(library().send(source, static_cast<size_t>(out.rows * width), ncclUint8, r, group_, engine_of(context).stream()), "an all-to-all");
+        if (in.rows > 0) check_nccl(library().receive(target, static_cast<size_t>(in.rows * width), ncclUint8, r, group_, engine_of(context).stream()), "an all-to-all");
     }
-    check_nccl(library().group_end(), "an all-to-all");
+    if (size() > 1) check_nccl(library().group_end(), "an all-to-all");
     count(Collective::all_to_all, sent);
 }
 
 // NCCL does not support two ranks on one GPU, and may hang.
 bool share_gpus(const Engine& engine, Communicator& host) {
-    char bus[32] = "", name[256] = "";
+    char bus[32] = "";
     engine.check(cudaDeviceGetPCIBusId(bus, sizeof bus, engine.device()), "looking at the GPU");
-    ::gethostname(name, sizeof name - 1);
-    std::vector<std::string> places = gather_texts(host, fmt::format("{} {}", name, bus));
+    // Machines may have one name (containers); the system's number of this start tells them apart.
+    std::string start;
+    std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), start);
+    std::vector<std::string> places = gather_texts(host, fmt::format("{} {} {}", host_name(), start, bus));
     std::sort(places.begin(), places.end());
     return std::adjacent_find(places.begin(), places.end()) != places.end();
 }

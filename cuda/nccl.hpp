@@ -1,7 +1,7 @@
 // Groups of ranks that have a GPU each: NCCL, found when first needed.
 //
 // Collectives are queued on the engine's stream and return at once, like kernels; nothing waits for them but what follows on the stream. They may be captured
-// in a graph. Sums are taken in NCCL's own order, which a layout fixes: every rank gets the same bits, and gets them again; bf16 is rounded at every addition.
+// in a graph, which must be destroyed before the group: NCCL waits for that. Sums are taken in NCCL's own order, which a layout fixes: every rank gets the same bits, and gets them again; bf16 is rounded at every addition.
 // Texts, barriers and the start go over the group that NCCL's is made from (MPI; threads on the simulator).
 #pragma once
 

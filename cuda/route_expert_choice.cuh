@@ -15,13 +15,7 @@ namespace flanmoe::cuda {
 __device__ inline int32_t count_at_least(const int32_t* bits, int64_t n, int32_t bound, int32_t* piece) {
     int32_t count = 0;
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x) count += bits[i] >= bound ? 1 : 0;
-    count = warp_sum(count);
-    if (lane() == 0) piece[warp()] = count;
-    __syncthreads();
-    int32_t sum = 0;
-    for (int i = 0; i < static_cast<int>(blockDim.x) / 32; ++i) sum += piece[i];
-    __syncthreads();
-    return sum;
+    return block_sum(count, piece);
 }
 
 /// Those of at least `high` are taken, and as many that equal `low` as `equal` says.

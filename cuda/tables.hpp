@@ -22,10 +22,11 @@ public:
         for (const Table& t : tables_)
             if (static_cast<int64_t>(t.host.size()) == bytes && std::memcmp(t.host.data(), host, t.host.size()) == 0) return t.device.data();
         const char* const first = static_cast<const char*>(host);
-        tables_.push_back({{first, first + bytes}, Buffer(engine_, bytes)});
-        void* const device = tables_.back().device.data();
+        Table table{{first, first + bytes}, Buffer(engine_, bytes)};
+        void* const device = table.device.data();
         if (!device) fail(Exit::out_of_memory, "out of device memory: a table of {} bytes for the optimizer finds no room; choose a smaller model or batch", bytes);
         engine_.upload(device, host, bytes);
+        tables_.push_back(std::move(table));
         return device;
     }
 

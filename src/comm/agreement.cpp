@@ -1,6 +1,5 @@
 #include "comm/agreement.hpp"
 
-#include <new>
 #include <numeric>
 
 namespace flanmoe {
@@ -16,12 +15,9 @@ Outcome outcome_of(const std::function<void()>& work) {
     try {
         work();
         return {};
-    } catch (const Error& error) {
+    } catch (...) {
+        const Error error = error_of(std::current_exception());
         return {static_cast<int32_t>(error.code), error.what()};
-    } catch (const std::bad_alloc&) {
-        return {static_cast<int32_t>(Exit::out_of_memory), "out of memory; use a smaller batch or model, or a machine with more memory"};
-    } catch (const std::exception& error) {
-        return {static_cast<int32_t>(Exit::internal), fmt::format("internal error: {}; please report this", error.what())};
     }
 }
 
@@ -50,11 +46,9 @@ std::vector<std::string> gather_texts(Communicator& world, const std::string& te
     const Tensor own = context.upload(std::vector<int64_t>{length}, {1}), all = context.allocate(DType::i64, {world.size()});
     world.all_gather(context, own, all);
     const std::vector<int64_t> lengths = context.download<int64_t>(all);
-    std::vector<uint8_t> sent;
-    for (size_t r = 0; r < n; ++r) sent.insert(sent.end(), text.begin(), text.end());
     const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
-    const Tensor out = context.upload(sent, {length * world.size(), 1}), in = context.allocate(DType::u8, {total, 1});
-    world.all_to_all(context, out, std::vector<int64_t>(n, length), in, lengths);
+    const Tensor out = context.upload(std::vector<uint8_t>(text.begin(), text.end()), {length, 1}), in = context.allocate(DType::u8, {total, 1});
+    world.all_to_all(context, out, std::vector<RowBlock>(n, {0, length}), in, side_by_side(lengths));
     const auto bytes = context.download<uint8_t>(in);
     std::vector<std::string> texts;
     auto at = bytes.begin();

@@ -9,10 +9,12 @@
 
 namespace flanmoe {
 
-/// An error that every rank of the run ends with at once; one of them says it.
+/// An error that every rank of the run ends with at once; rank 0 says it.
 struct SharedError : Error {
     using Error::Error;
     explicit SharedError(const Error& error) : Error(error) {}
+
+    bool said = false;  ///< already
 };
 
 /// Runs `work`, which may not communicate, on every rank. If it fails on one, all end with that error, of the first rank that has one.

@@ -18,9 +18,16 @@ namespace flanmoe {
 
 enum class Reduction : uint8_t { sum, max };
 
-enum class Collective : uint8_t { all_reduce, all_gather, reduce_scatter, all_to_all, broadcast, barrier };
-constexpr int collectives = 6;
+enum class Collective : uint8_t { all_reduce, all_gather, reduce_scatter, reduce, all_to_all, broadcast, barrier };
+constexpr int collectives = 7;
 const char* name_of(Collective collective);
+
+/// Rows of a tensor that go to, or come from, one rank.
+struct RowBlock {
+    int64_t first = 0, rows = 0;
+};
+/// Blocks of so many rows, one behind the other.
+std::vector<RowBlock> side_by_side(const std::vector<int64_t>& rows);
 
 /// What this rank sent to others.
 struct Traffic {
@@ -32,6 +39,8 @@ public:
     virtual ~Communicator() = default;
     virtual int rank() const = 0;
     virtual int size() const = 0;
+    /// True if collectives on tensors of a device are queued there, so that an engine can record them (Engine::run_recorded).
+    virtual bool recordable() const { return false; }
 
     /// In place, element by element over the ranks; f32, f64, bf16 (summed in f32, rounded once), i32 or i64. N bytes over n ranks: all ranks together send
     /// 2 (n - 1) N, each of them 2 (n - 1) / n N where n divides the elements.
@@ -40,10 +49,11 @@ public:
     virtual void all_gather(Context& context, const Tensor& part, const Tensor& whole) = 0;
     /// part = this rank's n-th of the sum of all wholes. Each rank sends (n - 1) times the size of a part.
     virtual void reduce_scatter(Context& context, const Tensor& whole, const Tensor& part) = 0;
-    /// Rows of `send` [sum of send_rows, D], for rank 0 first; they arrive in `receive` [sum of receive_rows, D], those of rank 0 first. What one rank sends
-    /// another must be what that one expects. Each rank sends its rows for others.
-    virtual void all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive,
-                            const std::vector<int64_t>& receive_rows) = 0;
+    /// root's values become the sum of all, with the bits of all_reduce(); the others' stay. Each but root sends their size.
+    virtual void reduce(Context& context, const Tensor& values, int root) = 0;
+    /// Rows of `send` [.., D], a block for every rank; they arrive in `receive` [.., D], in a block from every rank. What one rank sends another must be what that
+    /// one expects. Each rank sends its rows for others.
+    virtual void all_to_all(Context& context, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from) = 0;
     /// Everyone's values become those of `root`, which sends (n - 1) times their size.
     virtual void broadcast(Context& context, const Tensor& values, int root) = 0;
     /// Returns when every rank has called it.
@@ -63,5 +73,8 @@ protected:
 private:
     std::array<Traffic, collectives> traffic_{};
 };
+
+/// What every all-to-all asks of its arguments.
+void check_blocks(const Communicator& group, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from);
 
 }  // namespace flanmoe

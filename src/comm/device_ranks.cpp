@@ -13,9 +13,10 @@ std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& 
 }
 #endif
 
-int place_on_host(Communicator& ranks) {
+HostPlace place_on_host(Communicator& ranks) {
     const std::vector<std::string> hosts = gather_texts(ranks, host_name());
-    return static_cast<int>(std::count(hosts.begin(), hosts.begin() + ranks.rank(), hosts[static_cast<size_t>(ranks.rank())]));
+    const auto own = hosts.begin() + ranks.rank();
+    return {static_cast<int>(std::count(hosts.begin(), own, *own)), static_cast<int>(std::count(hosts.begin(), hosts.end(), *own))};
 }
 
 std::unique_ptr<Communicator> device_ranks([[maybe_unused]] Context& context, [[maybe_unused]] Communicator& ranks, [[maybe_unused]] std::function<void(const std::string&)> failed) {

@@ -9,8 +9,11 @@
 
 namespace flanmoe {
 
-/// This rank's number among those of its host: which GPU is its own.
-int place_on_host(Communicator& ranks);
+/// This rank's number among those of its host, which says which GPU is its own, and how many they are.
+struct HostPlace {
+    int number = 0, ranks = 1;
+};
+HostPlace place_on_host(Communicator& ranks);
 
 /// The same ranks over NCCL, where each has a GPU of its own; `ranks` must outlive it. Null where `ranks` themselves are to be used: for tensors on the host, one rank
 /// alone, and ranks that share GPUs (tests), whose tensors are staged through host memory. `failed` is told, on a thread of its own, that a rank or a link is gone.

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <numeric>
 
 namespace flanmoe {
 
@@ -20,11 +19,16 @@ public:
         require(tensor.compact(), "a compact tensor to communicate");
         if (engine_.on_host()) return;
         copy_ = HostTensor(tensor.dtype, tensor.shape);
-        if (read) engine_.download(copy_.memory.get(), tensor.data, tensor.bytes());
+        if (read) fetch(0, tensor.bytes());
     }
     std::byte* data() const { return engine_.on_host() ? static_cast<std::byte*>(tensor_.data) : copy_.memory.get(); }
-    void write_back() {
-        if (!engine_.on_host()) engine_.upload(tensor_.data, copy_.memory.get(), tensor_.bytes());
+    void write_back() { put(0, tensor_.bytes()); }
+    /// Some bytes only.
+    void fetch(int64_t first, int64_t bytes) {
+        if (!engine_.on_host() && bytes > 0) engine_.download(copy_.memory.get() + first, static_cast<std::byte*>(tensor_.data) + first, bytes);
+    }
+    void put(int64_t first, int64_t bytes) {
+        if (!engine_.on_host() && bytes > 0) engine_.upload(static_cast<std::byte*>(tensor_.data) + first, copy_.memory.get() + first, bytes);
     }
 
 private:
@@ -149,28 +153,40 @@ void HostCommunicator::reduce_scatter(Context& context, const Tensor& whole, con
     to.write_back();
 }
 
-void HostCommunicator::all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive,
-                                  const std::vector<int64_t>& receive_rows) {
-    const auto total = [](const std::vector<int64_t>& rows) { return std::accumulate(rows.begin(), rows.end(), int64_t{0}); };
-    require(static_cast<int>(send_rows.size()) == size() && static_cast<int>(receive_rows.size()) == size(), "a number of rows for every rank");
-    require(send.dtype == receive.dtype && send.cols() == receive.cols() && send.rows() == total(send_rows) && receive.rows() == total(receive_rows),
-            "tensors of as many rows as the ranks' together");
-    require(send_rows[static_cast<size_t>(rank())] == receive_rows[static_cast<size_t>(rank())], "as many rows from a rank to itself as it expects");
-    Staged from(context, send, true), to(context, receive, false);
+// The whole of every other rank goes to the root: as many bytes in all as when each sums a part and sends it on, in one round.
+void HostCommunicator::reduce(Context& context, const Tensor& values, int root) {
+    require(root >= 0 && root < size(), "a root that is a rank of the group");
+    if (size() == 1) return;
+    Staged staged(context, values, true);
+    const int64_t width = size_of(values.dtype), step = piece_bytes / width;
+    for (int64_t first = 0; first < values.elements(); first += step) {
+        // All elements are the root's part of the sum.
+        const int64_t elements = std::min(step, values.elements() - first);
+        std::vector<int64_t> bounds(static_cast<size_t>(root) + 1, 0);
+        bounds.resize(static_cast<size_t>(size()) + 1, elements);
+        std::byte* data = staged.data() + first * width;
+        reduce_parts(Collective::reduce, data, data, values.dtype, Reduction::sum, bounds);
+    }
+    if (rank() == root) staged.write_back();
+}
+
+void HostCommunicator::all_to_all(Context& context, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from) {
+    check_blocks(*this, send, blocks_to, receive, blocks_from);
+    Staged from(context, send, false), to(context, receive, false);
     const int64_t width = send.cols() * size_of(send.dtype);
-    std::byte *source = from.data(), *target = to.data();
     std::vector<Piece> sends, receives;
     for (int r = 0; r < size(); ++r) {
-        const int64_t out = send_rows[static_cast<size_t>(r)] * width, in = receive_rows[static_cast<size_t>(r)] * width;
+        const RowBlock out = blocks_to[static_cast<size_t>(r)], in = blocks_from[static_cast<size_t>(r)];
+        std::byte *source = from.data() + out.first * width, *target = to.data() + in.first * width;
+        from.fetch(out.first * width, out.rows * width);
         if (r == rank()) {
-            copy_bytes(target, source, in);
+            copy_bytes(target, source, in.rows * width);
         } else {
-            sends.push_back({r, source, out}), receives.push_back({r, target, in});
+            sends.push_back({r, source, out.rows * width}), receives.push_back({r, target, in.rows * width});
         }
-        source += out, target += in;
     }
     transfer(Collective::all_to_all, sends, receives);
-    to.write_back();
+    for (const RowBlock& in : blocks_from) to.put(in.first * width, in.rows * width);
 }
 
 void HostCommunicator::broadcast(Context& context, const Tensor& values, int root) {

@@ -16,8 +16,8 @@ public:
     void all_reduce(Context& context, const Tensor& values, Reduction reduction) override;
     void all_gather(Context& context, const Tensor& part, const Tensor& whole) override;
     void reduce_scatter(Context& context, const Tensor& whole, const Tensor& part) override;
-    void all_to_all(Context& context, const Tensor& send, const std::vector<int64_t>& send_rows, const Tensor& receive,
-                    const std::vector<int64_t>& receive_rows) override;
+    void reduce(Context& context, const Tensor& values, int root) override;
+    void all_to_all(Context& context, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from) override;
     void broadcast(Context& context, const Tensor& values, int root) override;
     void barrier() override;
 

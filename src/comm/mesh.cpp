@@ -7,15 +7,15 @@ namespace flanmoe {
 std::string MeshShape::text() const { return fmt::format("{} data x {} expert x {} tensor", data, expert, tensor); }
 
 MeshShape mesh_for(MeshShape wanted, int ranks) {
-    const int rest = wanted.expert * wanted.tensor;
-    require(wanted.data >= 0 && rest > 0, "positive axes");
+    require(wanted.data >= 0 && wanted.expert > 0 && wanted.tensor > 0, "positive axes");
+    const int64_t rest = int64_t{wanted.expert} * wanted.tensor;
     if (ranks % rest != 0 || (wanted.data > 0 && wanted.data * rest != ranks)) {
-        const std::string advice = ranks % rest == 0 ? fmt::format("start {} ranks, or set parallel.data = {} (0 takes what is left)", wanted.ranks(), ranks / rest)
+        const std::string advice = ranks % rest == 0 ? fmt::format("start {} rank{}, or set parallel.data = {} (0 takes what is left)", wanted.data * rest, wanted.data * rest == 1 ? "" : "s", ranks / rest)
                                                      : fmt::format("start a multiple of {} ranks, or change parallel.expert and parallel.tensor", rest);
         fail(Exit::usage, "there are {} ranks, but parallel.data x parallel.expert x parallel.tensor is {} x {} x {}; {}", ranks,
              wanted.data > 0 ? fmt::format("{}", wanted.data) : "(what is left)", wanted.expert, wanted.tensor, advice);
     }
-    wanted.data = ranks / rest;
+    wanted.data = static_cast<int>(ranks / rest);
     return wanted;
 }
 

@@ -14,6 +14,8 @@
 #include <cstdlib>
 #include <deque>
 #include <exception>
+#include <list>
+#include <thread>
 
 namespace flanmoe {
 
@@ -33,12 +35,20 @@ void check(int code, const char* what) {
     fail(Exit::rank_failed, "MPI failed in {}: {}; another rank has probably ended, see its log", what, text);
 }
 
+/// A message under way.
+struct Sent {
+    std::vector<std::byte> message;
+    MPI_Request request;
+};
+
 }  // namespace
 
 /// What all groups of a process share.
 struct Mpi::Shared {
     std::atomic<double> timeout = 0;
     Activity activity;
+    const std::thread::id worker = std::this_thread::get_id();  ///< whose activity that is
+    std::list<std::deque<Sent>> sent;  ///< of the mailboxes, which they outlive: messages may still be under way to ranks that no longer look
 };
 
 class Mpi::Group : public HostCommunicator {
@@ -75,23 +85,25 @@ public:
 
 protected:
     void exchange(Collective collective, std::span<const Piece> sends, std::span<const Piece> receives) override {
-        requests_.clear(), expected_.clear();
-        shared_->activity.collective = name_of(collective);
-        ++shared_->activity.collectives;
+        requests_.clear(), messages_.clear();
+        // The thread that sums gradients beside the backward pass does not say where this rank is.
+        const bool noted = std::this_thread::get_id() == shared_->worker;
+        if (noted) shared_->activity.collective = name_of(collective), ++shared_->activity.collectives;
         const int tag = static_cast<int>(sequence_++ % tags);
         const auto each_message = [&](const Piece& piece, auto&& post) {
             for (int64_t first = 0; first < piece.bytes; first += message_bytes) {
                 requests_.emplace_back();
                 const int count = static_cast<int>(std::min(message_bytes, piece.bytes - first));
+                messages_.push_back({piece.rank, count});
                 check(post(piece.data + first, count, piece.rank, &requests_.back()), name_of(collective));
             }
         };
         for (const Piece& piece : receives) {
             each_message(piece, [&](void* data, int count, int rank, MPI_Request* request) {
-                expected_.push_back({rank, count});
                 return MPI_Irecv(data, count, MPI_BYTE, rank, tag, communicator_, request);
             });
         }
+        const size_t received = messages_.size();
         for (const Piece& piece : sends) {
             each_message(piece, [&](void* data, int count, int rank, MPI_Request* request) {
                 return MPI_Isend(data, count, MPI_BYTE, rank, tag, communicator_, request);
@@ -99,29 +111,38 @@ protected:
         }
         statuses_.resize(requests_.size());
         wait(collective);
-        shared_->activity.collective = nullptr;
-        for (size_t i = 0; i < expected_.size(); ++i) {
+        if (noted) shared_->activity.collective = nullptr;
+        for (size_t i = 0; i < received; ++i) {
             int arrived = 0;
             MPI_Get_count(&statuses_[i], MPI_BYTE, &arrived);
-            require(arrived == expected_[i].bytes, "the same collective with the same sizes on every rank");
+            require(arrived == messages_[i].bytes, same_everywhere);
         }
     }
 
 private:
-    struct Expected {
-        int rank, bytes;
+    static constexpr const char* same_everywhere = "the same collective with the same sizes on every rank";
+    struct Message {
+        int rank, bytes;  ///< to or from whom
     };
+
+    /// What went wrong in a request: MPI says only that something did.
+    int code_of(int code) const {
+        if (code != MPI_ERR_IN_STATUS) return code;
+        for (const MPI_Status& status : statuses_)
+            if (status.MPI_ERROR != MPI_SUCCESS && status.MPI_ERROR != MPI_ERR_PENDING) return status.MPI_ERROR;
+        return code;
+    }
 
     void wait(Collective collective) {
         const Clock::time_point start = Clock::now();
         for (;;) {
             int done = 0;
-            const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data());
-            require(code != MPI_ERR_IN_STATUS && code != MPI_ERR_TRUNCATE, "the same collective with the same sizes on every rank");
+            const int code = code_of(MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses_.data()));
+            require(code != MPI_ERR_TRUNCATE, same_everywhere);
             check(code, name_of(collective));
             if (done) return;
             const double waited = since(start);
-            if (const double limit = shared_->timeout; limit > 0 && waited > limit) give_up(collective, waited);
+            if (const double limit = shared_->timeout; limit > 0 && waited > limit && shared_->activity.unhurried == 0) give_up(collective, waited);
             if (waited < 20e-6) continue;
             if (waited < 5e-3) {
                 ::sched_yield();
@@ -132,11 +153,13 @@ private:
     }
     [[noreturn]] void give_up(Collective collective, double waited) {
         std::vector<int> missing;
-        for (size_t i = 0; i < expected_.size(); ++i) {
+        for (size_t i = 0; i < requests_.size(); ++i) {
             int done = 0;
             MPI_Request_get_status(requests_[i], &done, MPI_STATUS_IGNORE);
-            if (!done) missing.push_back(world_ranks_[static_cast<size_t>(expected_[i].rank)]);
+            if (!done) missing.push_back(world_ranks_[static_cast<size_t>(messages_[i].rank)]);
         }
+        std::sort(missing.begin(), missing.end());
+        missing.erase(std::unique(missing.begin(), missing.end()), missing.end());
         fail(Exit::hang, "rank {} did not come to {} within {:.0f} s (parallel.timeout)", fmt::join(missing, ", "), name_of(collective), waited);
     }
 
@@ -148,23 +171,16 @@ private:
     std::vector<int> world_ranks_;
     std::vector<MPI_Request> requests_;  ///< receives first
     std::vector<MPI_Status> statuses_;
-    std::vector<Expected> expected_;     ///< of the receives
+    std::vector<Message> messages_;      ///< of the requests
 };
 
 namespace {
 
 class MpiMailbox : public Mailbox {
 public:
-    MpiMailbox() {
+    explicit MpiMailbox(std::deque<Sent>& sent) : sent_(sent) {
         MPI_Comm_dup(MPI_COMM_WORLD, &communicator_);
         MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN);
-    }
-    // Messages may still be under way to a rank that no longer looks: neither they nor their group are freed.
-    ~MpiMailbox() override {
-        int finalized = 0;
-        MPI_Finalized(&finalized);
-        for (Sent& sent : sent_)
-            if (!finalized && sent.request != MPI_REQUEST_NULL) MPI_Request_free(&sent.request);
     }
     void send(int rank, std::span<const std::byte> message) override {
         for (int done = 1; !sent_.empty() && done;) {
@@ -183,12 +199,8 @@ public:
     }
 
 private:
-    struct Sent {
-        std::vector<std::byte> message;
-        MPI_Request request;
-    };
-    MPI_Comm communicator_ = MPI_COMM_NULL;
-    std::deque<Sent> sent_;
+    MPI_Comm communicator_ = MPI_COMM_NULL;  ///< never freed: messages may still be under way
+    std::deque<Sent>& sent_;
 };
 
 }  // namespace
@@ -225,7 +237,7 @@ Mpi::~Mpi() = default;
 
 void Mpi::finish() { MPI_Finalize(); }
 
-std::unique_ptr<Mailbox> Mpi::mailbox() { return std::make_unique<MpiMailbox>(); }
+std::unique_ptr<Mailbox> Mpi::mailbox() { return std::make_unique<MpiMailbox>(shared_->sent.emplace_back()); }
 
 Activity& Mpi::activity() { return shared_->activity; }
 

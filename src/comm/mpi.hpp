@@ -4,8 +4,8 @@
 // OMPI_COMM_WORLD_SIZE are trusted; SLURM_* only inside a step (SLURM_STEP_ID), since a batch script has SLURM_PROCID and SLURM_NTASKS too.
 #pragma once
 
-#include "comm/activity.hpp"
 #include "comm/communicator.hpp"
+#include "core/activity.hpp"
 
 #include <cstddef>
 #include <optional>
@@ -44,13 +44,13 @@ public:
     void finish();
 
     Communicator& world() { return *world_; }
-    std::unique_ptr<Mailbox> mailbox();
+    std::unique_ptr<Mailbox> mailbox();  ///< must not be used after this object's end
     /// Ends all ranks with this exit code, whatever they do.
     [[noreturn]] static void abort(int code);
-    /// After so many seconds in one collective a rank fails with Exit::hang and names who has not come; 0: waits for ever.
+    /// After so many seconds in one collective, unless it is unhurried, a rank fails with Exit::hang and names who has not come; 0: waits for ever.
     void set_timeout(double seconds);
 
-    /// What this rank is doing; collectives note themselves there.
+    /// What this rank is doing; collectives of the thread that made this note themselves there.
     Activity& activity();
 
 private:

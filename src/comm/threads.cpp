@@ -90,15 +90,16 @@ protected:
                 std::memcpy(receive.data, piece->data, static_cast<size_t>(receive.bytes));
             }
         }
-        meet(name_of(collective));  // before any error: others may be copying from this rank
+        meet(name_of(collective), true);  // before any error, of whomever: others may be copying from this rank
         require(fits, "the same collective with the same sizes on every rank");
     }
 
 private:
-    /// Returns when every rank of the group has come.
-    void meet(const char* what) {
+    /// Returns when every rank of the group has come. `surely`: all are on their way, since nothing but copying lies between this meeting and the last, and none may leave
+    /// before, even if elsewhere something has failed.
+    void meet(const char* what, bool surely = false) {
         std::unique_lock lock(run_->mutex);
-        if (run_->error) std::rethrow_exception(run_->error);
+        if (run_->error && !surely) std::rethrow_exception(run_->error);
         group_->here[static_cast<size_t>(rank_)] = true;
         const int64_t meeting = group_->meetings;
         if (missing() < 0) {
@@ -110,6 +111,10 @@ private:
         const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(run_->seconds);
         bool in_time = true;
         while (group_->meetings == meeting) {
+            if (surely) {
+                run_->changed.wait(lock);
+                continue;
+            }
             if (run_->error) std::rethrow_exception(run_->error);
             for (size_t r = 0; r < group_->members.size(); ++r) {
                 const int member = group_->members[r];

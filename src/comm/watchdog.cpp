@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
@@ -37,8 +38,8 @@ Beat beat_of(const Activity& activity) {
 }
 
 std::string text_of(const Beat& beat) {
-    std::string text = beat.step < 0 ? "before the first step" : fmt::format("step {}", beat.step);
-    text += fmt::format(", {}", beat.part);
+    std::string text = beat.step == no_steps ? "" : beat.step < 0 ? "before the first step, " : fmt::format("step {}, ", beat.step);
+    text += beat.part;
     if (beat.layer >= 0) text += fmt::format(", layer {}", beat.layer);
     if (beat.collective[0]) text += fmt::format(", in {}", beat.collective);
     return text;
@@ -48,15 +49,17 @@ std::string text_of(const Beat& beat) {
 
 char process_state(int64_t process) {
     const std::string path = fmt::format("/proc/{}/stat", process);
+    const auto of_failure = [] { return errno == ENOENT || errno == ESRCH ? '\0' : '?'; };
     const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) return 0;
+    if (file < 0) return of_failure();
     char text[512];
     const ssize_t length = ::read(file, text, sizeof text - 1);
+    const char failure = length < 0 ? of_failure() : '?';
     ::close(file);
-    if (length <= 0) return 0;
+    if (length <= 0) return failure;
     text[length] = 0;
     const char* name_end = std::strrchr(text, ')');  // the name may hold anything
-    return name_end && name_end[1] == ' ' ? name_end[2] : 0;
+    return name_end && name_end[1] == ' ' ? name_end[2] : '?';
 }
 
 struct Watchdog::State {
@@ -70,7 +73,9 @@ struct Watchdog::State {
     std::vector<int> listeners;                // who gets this rank's beats
     std::vector<std::optional<Beat>> last;     // of those that send theirs here
     std::vector<Clock::time_point> heard;
+    int second = -1;                           // the one that listens for silence beside rank 0: the first on another host than its, or rank 1
     int neighbour = -1;                        // the next rank on this host
+    bool seen = false;                         // its process
     Clock::time_point running = Clock::now();  // when the neighbour was last seen not stopped
 
     std::mutex mutex;
@@ -88,7 +93,10 @@ struct Watchdog::State {
         int before = -1;
         for (int d = 1; d < n && before < 0; ++d)
             if (local((rank - d + n) % n)) before = (rank - d + n) % n;
-        for (const int r : {0, 1, before})
+        second = n > 1 ? 1 : -1;
+        for (int r = n - 1; r > 0; --r)
+            if (places[static_cast<size_t>(r)].host != places[0].host) second = r;
+        for (const int r : {0, second, before})
             if (r >= 0 && r < n && r != rank && std::find(listeners.begin(), listeners.end(), r) == listeners.end()) listeners.push_back(r);
     }
 
@@ -97,7 +105,7 @@ struct Watchdog::State {
         std::string sentence = fmt::format("rank {} (process {} on {}) {}", who, place.process, place.host, what);
         if (seconds > 0) sentence += fmt::format(" for {:.0f} s", seconds);
         if (last[static_cast<size_t>(who)]) sentence += fmt::format("; it was last at {}", text_of(*last[static_cast<size_t>(who)]));
-        sentence += fmt::format("; rank {} is at {}; the next start goes on from the last checkpoint", rank, text_of(beat_of(activity)));
+        sentence += fmt::format("; rank {} is at {}; {}", rank, text_of(beat_of(activity)), activity.step == no_steps ? "give the command again" : "the next start goes on from the last checkpoint");
         return {code, who, sentence};
     }
 
@@ -115,12 +123,14 @@ struct Watchdog::State {
         if (quiet) return std::nullopt;
         if (neighbour >= 0) {
             const char process = process_state(places[static_cast<size_t>(neighbour)].process);
-            if (process == 0 || process == 'Z' || process == 'X') return finding(Exit::rank_failed, neighbour, "has ended", 0);
+            seen |= process != 0 && process != '?';
+            // Where its process cannot be seen at all (a container of its own under the same name), its silence tells.
+            if ((process == 0 && seen) || process == 'Z' || process == 'X') return finding(Exit::rank_failed, neighbour, "has ended", 0);
             if (process != 'T' && process != 't') running = now;
             const double stopped = seconds_since(running, now);
             if (patience > 0 && stopped > patience) return finding(Exit::hang, neighbour, "has been stopped", stopped);
         }
-        if (rank > 1 || patience == 0) return std::nullopt;
+        if ((rank != 0 && rank != second) || patience == 0) return std::nullopt;
         for (int r = 0; r < static_cast<int>(places.size()); ++r) {
             const double silent = seconds_since(heard[static_cast<size_t>(r)], now);
             if (r != rank && silent > patience) return finding(Exit::hang, r, "has given no sign of life", silent);

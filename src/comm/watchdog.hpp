@@ -1,12 +1,12 @@
 // Notices ranks that have ended or stopped.
 //
 // A launcher notices a rank that ends, with a message that says little, and never one that stands still. So every rank has a thread that sends a sign of life
-// five times a second, with what the rank is doing, to ranks 0 and 1 and to the neighbour before it on its host; and every rank looks at the process of the
-// neighbour behind it. Whoever finds a rank ended, or silent or stopped for longer than `patience`, says so and ends the run.
+// five times a second, with what the rank is doing, to rank 0, to the first rank of another host (or rank 1), and to the neighbour before it on its
+// host; and every rank looks at the process of the neighbour behind it. Whoever finds a rank ended, or silent or stopped for longer than `patience`, says so and ends the run.
 #pragma once
 
-#include "comm/activity.hpp"
 #include "comm/mpi.hpp"
+#include "core/activity.hpp"
 #include "core/error.hpp"
 
 #include <functional>
@@ -46,7 +46,7 @@ private:
     std::unique_ptr<State> state_;
 };
 
-/// The state letter of a process of this host as /proc says it (R, S, D, T, Z ...); 0 if it does not exist.
+/// The state letter of a process of this host as /proc says it (R, S, D, T, Z ...); 0 if it does not exist, ? if that cannot be told.
 char process_state(int64_t process);
 
 }  // namespace flanmoe

@@ -7,12 +7,11 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <new>
 
 namespace flanmoe {
 
 namespace {
-constexpr double patience_at_start = 5;  // until the config is known
+constexpr double patience_at_start = 5, timeout_at_start = 120;  // until the config is known
 }
 
 std::string host_name() {
@@ -28,6 +27,7 @@ World::World(std::function<void(const Trouble&)> said) : said_(std::move(said)) 
         return;
     }
     mpi_ = std::make_unique<Mpi>();
+    mpi_->set_timeout(timeout_at_start);
     ranks_ = &mpi_->world();
     activity_ = &mpi_->activity();
     if (size() == 1) return;
@@ -37,6 +37,7 @@ World::World(std::function<void(const Trouble&)> said) : said_(std::move(said)) 
         places.push_back({text.substr(blank + 1), std::atoll(text.substr(0, blank).c_str())});
     }
     watchdog_ = std::make_unique<Watchdog>(rank(), std::move(places), mpi_->mailbox(), *activity_, patience_at_start, [this](const Finding& finding) {
+        if (ending_.exchange(true)) return;
         say(finding.sentence);
         Mpi::abort(static_cast<int>(finding.code));
     });
@@ -49,10 +50,17 @@ void World::set_limits(double patience, double timeout) {
     if (mpi_) mpi_->set_timeout(timeout);
 }
 
-void World::say(const std::string& sentence) { said_({sentence, std::max<int64_t>(0, activity_->step)}); }
+void World::say(std::string sentence) {
+    std::replace(sentence.begin(), sentence.end(), '\n', ' ');  // one line, whatever a library put into its message
+    said_({sentence, std::max<int64_t>(0, activity_->step)});
+}
 
 void World::give_up(Exit code, const std::string& sentence) {
-    if (watchdog_) watchdog_->say_goodbye();
+    while (ending_.exchange(true)) ::pause();  // another thread was first and is about to end this process
+    {
+        const std::lock_guard lock(watching_);
+        if (watchdog_) watchdog_->say_goodbye();
+    }
     say(fmt::format("rank {}: {}", rank(), sentence));
     Mpi::abort(static_cast<int>(code));
 }
@@ -60,31 +68,35 @@ void World::give_up(Exit code, const std::string& sentence) {
 // Nobody is watched any more once all have come here.
 void World::leave() {
     if (size() > 1) ranks_->barrier();
-    watchdog_.reset();
+    {
+        const std::lock_guard lock(watching_);
+        watchdog_.reset();
+    }
     if (size() > 1) ranks_->barrier();
     if (mpi_) mpi_->finish();
 }
 
 void World::run(const std::function<void()>& work) {
-    const auto alone = [&](Exit code, const std::string& sentence) {
-        if (size() > 1) give_up(code, sentence);
+    const auto guarded = [&](const std::function<void()>& part) {
+        try {
+            part();
+        } catch (const SharedError&) {
+            throw;
+        } catch (...) {
+            if (size() == 1) throw;
+            const Error error = error_of(std::current_exception());
+            give_up(error.code, error.what());
+        }
     };
     try {
-        work();
-        leave();
-    } catch (const SharedError&) {
-        leave();
-        throw;
-    } catch (const Error& error) {
-        alone(error.code, error.what());
-        throw;
-    } catch (const std::bad_alloc&) {
-        alone(Exit::out_of_memory, "out of memory; use a smaller batch or model, or a machine with more memory");
-        throw;
-    } catch (const std::exception& error) {
-        alone(Exit::internal, fmt::format("internal error: {}; please report this", error.what()));
+        guarded(work);
+    } catch (SharedError& error) {
+        if (size() > 1 && rank() == 0) say(error.what());  // before any rank may go: a launcher ends the others when one has gone with an error
+        guarded([&] { leave(); });
+        error.said = size() > 1;
         throw;
     }
+    guarded([&] { leave(); });
 }
 
 }  // namespace flanmoe

@@ -1,20 +1,22 @@
 // The ranks of a run, from start to end: this process alone, or those that a launcher started, watched over.
 #pragma once
 
-#include "comm/activity.hpp"
 #include "comm/communicator.hpp"
 #include "comm/mpi.hpp"
 #include "comm/watchdog.hpp"
+#include "core/activity.hpp"
 
+#include <atomic>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 
 namespace flanmoe {
 
 class World {
 public:
-    /// What ended this rank alone, or was found to have ended another.
+    /// What ended this rank alone, was found to have ended another, or, on rank 0, ends all of several ranks.
     struct Trouble {
         std::string sentence;
         int64_t step;  ///< this rank's
@@ -29,19 +31,19 @@ public:
     int size() const { return ranks_->size(); }
     /// What this rank does, as the others will know it.
     Activity& activity() { return *activity_; }
-    /// Seconds after which a silent rank counts as stopped, and one that does not come to a collective as hung (0: never).
+    /// Seconds after which a silent rank counts as stopped, and one that does not come to a collective of the host as hung (0: never). Before: five, and two minutes.
     void set_limits(double patience, double timeout);
 
-    /// Runs the work of this rank. A SharedError passes through once every rank is there; any other error is this rank's alone: it is said, and all ranks
-    /// are ended with its exit code.
+    /// Runs the work of this rank. A SharedError passes through once every rank is there and rank 0 has said it (if there are several); any other error is
+    /// this rank's alone: it is said, and all ranks are ended with its exit code.
     void run(const std::function<void()>& work);
 
-    /// Says why, and ends all ranks with this exit code, whatever they do. From any thread.
+    /// Says why, and ends all ranks with this exit code, whatever they do. From any thread but the watchdog's; the first one is heard, later ones only wait for the end.
     [[noreturn]] void give_up(Exit code, const std::string& sentence);
 
 private:
     void leave();
-    void say(const std::string& sentence);
+    void say(std::string sentence);
 
     std::function<void(const Trouble&)> said_;
     std::unique_ptr<Mpi> mpi_;
@@ -49,6 +51,8 @@ private:
     Communicator* ranks_;
     Activity own_;
     Activity* activity_ = &own_;
+    std::atomic<bool> ending_ = false;  ///< somebody says why and ends the run
+    std::mutex watching_;               ///< of the pointer
     std::unique_ptr<Watchdog> watchdog_;
 };
 

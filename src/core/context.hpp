@@ -1,9 +1,11 @@
 // What an operation runs on: device, memory for temporaries, timing. Passed to every operation; there is no global state.
 #pragma once
 
+#include "core/activity.hpp"
 #include "core/arena.hpp"
 #include "core/kinds.hpp"
 
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -22,7 +24,6 @@ public:
     /// Adds up what was measured since the last call and takes the engine's marks back; the work must be done.
     void collect(Engine& engine);
     const std::vector<Entry>& entries() const { return entries_; }
-    void clear() { entries_.clear(), pending_.clear(); }
 
 private:
     struct Pending {
@@ -38,6 +39,7 @@ struct Context {
     Engine* engine;
     Arena arena;                 ///< activations and temporaries, in the engine's memory
     PartTimer* timer = nullptr;  ///< set by `bench`; null costs nothing
+    Activity* activity = nullptr;  ///< of this rank, which parts note themselves in; set by the trainer
     double flops = 0;            ///< floating-point operations of matrix products so far (2 m n k each), as matmul counts them
 
     explicit Context(Device device = Device::cpu, Engine& engine = host_engine()) : device(device), engine(&engine), arena(engine) {}
@@ -61,23 +63,28 @@ struct Context {
         return values;
     }
 
-    /// The work queued until it is destroyed has a name, and its time is measured if there is a timer.
+    /// The work queued until it is destroyed has a name, which the rank's activity says meanwhile, and its time is measured if there is a timer.
     class Part {
     public:
         Part(Context& context, const char* name, int layer) : context_(context), name_(name) {
             context_.engine->enter_part(name, layer);
+            if (Activity* activity = context_.activity) before_ = activity->part.exchange(name), activity->layer = layer;
             if (context_.timer) start_ = context_.engine->mark();
         }
         Part(const Part&) = delete;
-        ~Part() {
-            if (context_.timer) context_.timer->add(name_, start_, context_.engine->mark());
+        ~Part() noexcept(false) {
             context_.engine->leave_part();
+            if (Activity* activity = context_.activity) activity->part = before_, activity->layer = -1;
+            // An error on its way is the one to tell: what a mark would say of the same device could not leave a destructor.
+            if (context_.timer && std::uncaught_exceptions() == errors_) context_.timer->add(name_, start_, context_.engine->mark());
         }
 
     private:
         Context& context_;
         const char* name_;
+        const char* before_ = nullptr;  // what the activity said
         int64_t start_ = 0;
+        int errors_ = std::uncaught_exceptions();
     };
     /// `layer`: the global number of the layer it belongs to; -1 for none.
     Part part(const char* name, int layer = -1) { return Part(*this, name, layer); }

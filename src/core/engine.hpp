@@ -11,6 +11,8 @@
 
 namespace flanmoe {
 
+class Lane;  // core/lane.hpp
+
 class Engine {
 public:
     virtual ~Engine() = default;
@@ -41,6 +43,9 @@ public:
     /// Queues all that `work` queues as one piece, through a recording that the first call makes and later ones bring up to date. `work` may neither wait
     /// nor allocate from the engine. Where nothing is recorded it is simply done.
     virtual void run_recorded(std::unique_ptr<Recording>& recording, const std::function<void()>& work);
+
+    /// Work beside this engine's; it must not outlive the engine.
+    virtual std::unique_ptr<Lane> make_lane();
 
     /// A point in the order of work, and the time between two of them once synchronize() has returned. forget_marks() makes them invalid and takes them back.
     virtual int64_t mark();

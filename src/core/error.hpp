@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include <exception>
 #include <source_location>
 #include <stdexcept>
 #include <string>
@@ -37,6 +38,9 @@ struct Error : std::runtime_error {
     Error(Exit code, const std::string& sentence) : std::runtime_error(sentence), code(code) {}
     Exit code;
 };
+
+/// What an exception says to the user, whoever threw it: an Error itself; lack of memory, trouble with files, and what should not happen with their sentences and codes.
+Error error_of(const std::exception_ptr& exception);
 
 /// Ends the current work with one sentence for the user.
 template <class... Args>

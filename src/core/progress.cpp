@@ -1,5 +1,7 @@
 #include "core/progress.hpp"
 
+#include "core/log.hpp"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -45,13 +47,13 @@ void Progress::update(double fraction, const std::string& note) {
     }
     if (std::chrono::duration<double>(now - shown_).count() < (terminal_ ? terminal_seconds : plain_seconds_)) return;
     shown_ = now;
-    fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line(fraction, note), terminal_ ? "" : "\n");
+    print_to(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", line(fraction, note), terminal_ ? "" : "\n");
     std::fflush(stderr);
     open_ = terminal_;
 }
 
 void Progress::finish() {
-    if (open_) fmt::print(stderr, "\n");
+    if (open_) print_to(stderr, "\n");
     open_ = false;
 }
 

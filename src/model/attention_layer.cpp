@@ -120,8 +120,9 @@ void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, c
     const ModelConfig& config = pass.config;
     const int64_t inner = query_width(pass, layer), width = key_width(pass, layer);
     const Sequence& keys = layer.cross ? *memory_sequence : sequence;
-    const auto split = [](const Tensor& fused, int64_t first, int64_t count, const Sequence& s) {
-        return Tensor(fused.columns(first, count).data, fused.dtype, {s.rows, s.length, count}, fused.ld);
+    const int64_t rows = keys.rows, queries = sequence.tokens() / rows;  // rows that read the same row of memory are one row of queries to it
+    const auto split = [&](const Tensor& fused, int64_t first, int64_t count, int64_t length) {
+        return Tensor(fused.columns(first, count).data, fused.dtype, {rows, length, count}, fused.ld);
     };
     ops::AttentionArgs& args = saved.args;
     args = attention_rule(pass, layer);
@@ -134,9 +135,9 @@ void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, c
     }
     const Tensor& fused_keys = layer.cross ? saved.memory_fused : saved.fused;
     const int64_t first_key = layer.cross ? 0 : inner;
-    args.q = split(saved.fused, 0, inner, sequence);
-    args.k = split(fused_keys, first_key, width, keys);
-    args.v = split(fused_keys, first_key + width, width, keys);
+    args.q = split(saved.fused, 0, inner, queries);
+    args.k = split(fused_keys, first_key, width, keys.length);
+    args.v = split(fused_keys, first_key + width, width, keys.length);
     args.query_segments = sequence.segments;
     args.key_segments = keys.segments;
     if (layer.causal) args.prefix_ends = sequence.prefix_ends;
@@ -144,8 +145,8 @@ void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, c
     args.dropout = pass.dropout(config.attention_dropout_rate(), layer.layer, layer.cross ? Purpose::cross_attention_dropout : Purpose::attention_dropout,
                                 (sequence.first_row * config.heads + first_head) * sequence.length * keys.length, sequence.length, keys.length);
     args.dropout_heads = config.heads;
-    args.out = context.allocate(x.dtype, {sequence.rows, sequence.length, inner});
-    args.log_sum = context.allocate(pass.accumulate(), {sequence.rows, args.heads, sequence.length});
+    args.out = context.allocate(x.dtype, {rows, queries, inner});
+    args.log_sum = context.allocate(pass.accumulate(), {rows, args.heads, queries});
     ops::attention(context, args);
 }
 

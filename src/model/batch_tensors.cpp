@@ -46,14 +46,14 @@ BatchTensors pack(const ModelConfig& config, const Batch& b, void* host, void* d
         for (size_t i = 0; i < segments.size(); ++i) routed[i] = segments[i] != 0;
         return place(routed, shape);
     };
-    const Shape encoder = {b.rows, b.encoder_length}, decoder = {b.rows, b.decoder_length};
+    const Shape encoder = {b.rows, b.encoder_length}, decoder = {b.rows * b.targets_per_row, b.decoder_length};
     BatchTensors t;
-    t.rows = b.rows, t.encoder_length = b.encoder_length, t.decoder_length = b.decoder_length, t.first_row = b.first_row;
+    t.rows = b.rows, t.encoder_length = b.encoder_length, t.decoder_length = b.decoder_length, t.first_row = b.first_row, t.targets_per_row = b.targets_per_row;
     t.encoder_ids = place(b.encoder_ids, encoder), t.encoder_segments = place(b.encoder_segments, encoder);
     t.encoder_routed = mask(b.encoder_routed, b.encoder_segments);
     t.decoder_ids = place(b.decoder_ids, decoder), t.decoder_segments = place(b.decoder_segments, decoder);
     t.decoder_routed = mask(b.decoder_routed, b.decoder_segments);
-    if (!b.decoder_targets.empty()) t.targets = place(b.decoder_targets, {b.rows * b.decoder_length});
+    if (!b.decoder_targets.empty()) t.targets = place(b.decoder_targets, {decoder.sizes[0] * b.decoder_length});
     if (!b.prefix_ends.empty()) t.prefix_ends = place(b.prefix_ends, decoder);
     return t;
 }

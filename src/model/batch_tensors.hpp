@@ -10,12 +10,12 @@
 namespace flanmoe {
 
 struct BatchTensors {
-    int64_t rows = 0, encoder_length = 0, decoder_length = 0, first_row = 0;  ///< as in Batch
+    int64_t rows = 0, encoder_length = 0, decoder_length = 0, first_row = 0, targets_per_row = 1;  ///< as in Batch
     Tensor encoder_ids, encoder_segments;  ///< i32 [rows, encoder_length]; empty for decoder-only models
     Tensor encoder_routed, decoder_routed; ///< u8 [tokens]: 1 where the router may route
-    Tensor decoder_ids, decoder_segments;  ///< i32 [rows, decoder_length]
+    Tensor decoder_ids, decoder_segments;  ///< i32 [rows * targets_per_row, decoder_length]
     Tensor targets;                        ///< i32 [decoder tokens]; empty if the batch has none
-    Tensor prefix_ends;                    ///< i32 [rows, decoder_length]; empty if the batch has none
+    Tensor prefix_ends;                    ///< i32 like decoder_ids; empty if the batch has none
 };
 
 /// Bytes that pack() fills.

@@ -4,6 +4,11 @@
 
 namespace flanmoe {
 
+double active_share(const RoutingConfig& routing, int64_t experts) {
+    const double chosen = routing.kind == RouterKind::expert_choice ? routing.eval_capacity_factor : static_cast<double>(routing.k);
+    return std::min(1.0, chosen / static_cast<double>(experts));
+}
+
 namespace {
 
 double feed_forward(const ModelConfig& c, double d_ff, bool gated) { return 2.0 * static_cast<double>(c.d_model) * d_ff * (gated ? 3 : 2); }

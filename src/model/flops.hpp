@@ -13,6 +13,9 @@ struct SequenceShape {
     int64_t rows = 1, source = 0, target = 0;
 };
 
+/// Share of a stack's experts that a token meets in evaluation.
+double active_share(const RoutingConfig& routing, int64_t experts);
+
 /// Forward operations of one batch; training is three times that.
 double forward_flops(const ModelConfig& config, const SequenceShape& shape);
 

@@ -69,6 +69,7 @@ void declare_router(ParameterStore& store, const ModelConfig& config, const std:
     router.shape = {config.experts, config.d_model};
     router.deviation = 2e-2;  // flaxformer's moe.gin; not scaled by init_scale
     router.kind = ParameterKind::router;
+    router.full_precision = true;
     layer.router = store.declare({router});
     if (!routing_of(config, layer).balance_bias) return;
     Parameter bias;
@@ -76,6 +77,7 @@ void declare_router(ParameterStore& store, const ModelConfig& config, const std:
     bias.shape = {config.experts};
     bias.init = Init::zeros;
     bias.kind = ParameterKind::router;
+    bias.full_precision = true;
     bias.frozen = true;
     layer.balance_bias = store.declare({bias});
 }
@@ -115,14 +117,14 @@ void router_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Se
     explore(pass, layer, sequence, saved.router_input);
 }
 
-// The rows that the experts read.
-void gather_forward(Pass& pass, const Tensor& x, MoeSaved& saved) {
+// The rows that the experts read, and what is done with them as they come.
+void gather_forward(Pass& pass, const Tensor& x, MoeSaved& saved, const ExpertWork& work) {
     saved.rows = pass.cheap(Reused::rows, x.dtype, {saved.dispatch.rows, x.cols()});
     Arena::Scope scope(pass.context.arena);
     const bool exchanges = saved.dispatch.exchanges;
     const Tensor local = exchanges ? pass.context.allocate(x.dtype, {saved.route.row_token.elements(), x.cols()}) : saved.rows;
     ops::gather_rows(pass.context, {x, tables_of(saved.route), local});
-    if (exchanges) rows_to_experts(pass, saved.dispatch, local, saved.rows);
+    rows_to_experts(pass, saved.dispatch, local, saved.rows, work);
 }
 
 // What the experts' last product reads.
@@ -132,12 +134,11 @@ void experts_activation(Pass& pass, const MoeLayer& layer, const Sequence& seque
     scale_forward(pass, layer, saved);
 }
 
-// Adds the shared expert's answer to delta.
-void shared_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& delta, MoeSaved& saved) {
+// The shared expert's answer in the type of x, and the logit of its gate: what the gate's backward needs.
+void shared_gate_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
     Context& context = pass.context;
-    saved.x = x;
     saved.shared_answer = feed_forward_forward(pass, layer.shared, x, sequence, saved.shared);
-    if (!layer.shared_gated) return ops::add(context, saved.shared_answer, delta);
+    if (pass.sequence_parallel) sum_over_split(pass, saved.shared_answer);
     if (x.dtype != saved.shared_answer.dtype) {
         const Tensor wide = saved.shared_answer;
         saved.shared_answer = context.allocate(x.dtype, wide.shape);
@@ -145,7 +146,14 @@ void shared_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Se
     }
     saved.shared_logit = context.allocate(pass.accumulate(), {x.rows(), 1});
     ops::matmul(context, {.a = x, .b = pass.weight_of(x.dtype, layer.shared_gate), .out = saved.shared_logit, .transpose_b = true});
-    ops::row_gate(context, {saved.shared_answer, saved.shared_logit, delta});
+}
+
+// Adds the shared expert's answer to delta.
+void shared_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, const Tensor& delta, MoeSaved& saved) {
+    saved.x = x;
+    if (!layer.shared_gated) return ops::add(pass.context, feed_forward_forward(pass, layer.shared, x, sequence, saved.shared), delta);
+    shared_gate_forward(pass, layer, x, sequence, saved);
+    if (adds_whole(pass)) ops::row_gate(pass.context, {saved.shared_answer, saved.shared_logit, delta});
 }
 
 // Adds what reaches the layer's input through the shared expert to dx.
@@ -157,7 +165,7 @@ void shared_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence
         const Tensor d_logit = context.allocate(pass.type(), saved.shared_logit.shape);
         ops::row_gate_backward(context, {d_answer, saved.shared_logit, d_delta, d_answer, d_logit});
         ops::matmul(context, {.a = d_logit, .b = pass.narrow(saved.x), .out = pass.gradient(layer.shared_gate), .transpose_a = true, .accumulate = true});
-        ops::matmul(context, {.a = d_logit, .b = pass.weight(layer.shared_gate), .out = dx, .accumulate = true});
+        if (adds_whole(pass)) ops::matmul(context, {.a = d_logit, .b = pass.weight(layer.shared_gate), .out = dx, .accumulate = true});
     }
     ops::add(context, feed_forward_backward(pass, layer.shared, saved.x, sequence, d_answer, saved.shared), dx);
 }
@@ -208,15 +216,14 @@ MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std
     return layer;
 }
 
-Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved, const Tensor& into) {
-    Context& context = pass.context;
-    const ModelConfig& config = pass.config;
-    const RoutingConfig& routing = routing_of(config, layer);
-    const int64_t n = x.rows(), d = config.d_model, f = pass.record(layer.input).part[0], halves = config.expert_gated ? 2 : 1;
+namespace {
 
-    // Router.
+// Which rows go to which experts.
+void decide(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
+    Context& context = pass.context;
+    const RoutingConfig& routing = routing_of(pass.config, layer);
     router_forward(pass, layer, x, sequence, saved);
-    const Tensor logits = pass.router_logits ? pass.router_logits->at(static_cast<size_t>(layer.layer)) : context.allocate(pass.accumulate(), {n, config.experts});
+    const Tensor logits = pass.router_logits ? pass.router_logits->at(static_cast<size_t>(layer.layer)) : context.allocate(pass.accumulate(), {x.rows(), pass.config.experts});
     if (!pass.router_logits) ops::matmul(context, {.a = saved.router_input, .b = pass.master(layer.router), .out = logits, .transpose_b = true});
     ops::RouteArgs& route = saved.route;
     route.logits = logits;
@@ -230,45 +237,63 @@ Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Seq
     route.first_token = static_cast<uint64_t>(sequence.first_token());
     ops::allocate_route_outputs(context, route);
     ops::route(context, route);
+}
 
-    // Dispatcher and experts.
-    saved.dispatch = plan_dispatch(pass, route);
-    const Tensor& offsets = saved.dispatch.offsets;
-    const int64_t rows = saved.dispatch.rows;
-    saved.inner = context.allocate(x.dtype, {rows, halves * f});
-    saved.answers = context.allocate(x.dtype, {route.row_token.elements(), d});
+// From the decision to the experts' answers.
+void answer(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
+    Context& context = pass.context;
+    const int64_t d = pass.config.d_model, f = pass.record(layer.input).part[0], halves = pass.config.expert_gated ? 2 : 1;
+    saved.dispatch = plan_dispatch(pass, saved.route);
+    saved.inner = context.allocate(x.dtype, {saved.dispatch.rows, halves * f});
+    saved.answers = context.allocate(x.dtype, {saved.route.row_token.elements(), d});
     const auto& records = pass.parameters.records();
-    gather_forward(pass, x, saved);
-    ops::grouped_matmul(context, {.a = saved.rows,
-                                  .b = pass.fused_weight_of(x.dtype, layer.input, halves),
-                                  .b_stride = records[layer.input].expert_stride,
-                                  .offsets = offsets,
-                                  .out = saved.inner,
-                                  .transpose_b = true});
+    gather_forward(pass, x, saved, [&](const ExpertRange& experts) {
+        ops::grouped_matmul(context, {.a = saved.rows,
+                                      .b = pass.fused_weight_of(x.dtype, layer.input, halves, experts.first),
+                                      .b_stride = records[layer.input].expert_stride,
+                                      .offsets = experts.offsets,
+                                      .out = saved.inner,
+                                      .transpose_b = true});
+    });
     experts_activation(pass, layer, sequence, saved);
-    const Tensor delta = into ? into : context.allocate(x.dtype, {n, d});
-    {
-        Arena::Scope scope(context.arena);
-        const Tensor answers = saved.dispatch.exchanges ? context.allocate(x.dtype, {rows, d}) : saved.answers;
+    Arena::Scope scope(context.arena);
+    const Tensor answers = saved.dispatch.exchanges ? context.allocate(x.dtype, {saved.dispatch.rows, d}) : saved.answers;
+    const auto product = [&](const ExpertRange& experts) {
         ops::grouped_matmul(context, {.a = saved.scaled,
-                                      .b = pass.weight_of(x.dtype, layer.output),
+                                      .b = pass.weight_of(x.dtype, layer.output, experts.first),
                                       .b_stride = records[layer.output].expert_stride,
-                                      .offsets = offsets,
+                                      .offsets = experts.offsets,
                                       .out = answers,
                                       .transpose_b = true});
-        if (saved.dispatch.exchanges) rows_from_experts(pass, saved.dispatch, answers, saved.answers);
-    }
-    ops::combine(context, {saved.answers, route.row_gate, tables_of(route), delta});
+    };
+    rows_from_experts(pass, saved.dispatch, product, answers, saved.answers);
+}
+
+}  // namespace
+
+Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved, const Tensor& into) {
+    decide(pass, layer, x, sequence, saved);
+    const Tensor delta = into ? into : pass.context.allocate(x.dtype, {x.rows(), pass.config.d_model});
+    answer(pass, layer, x, sequence, saved);
+    ops::combine(pass.context, {saved.answers, saved.route.row_gate, tables_of(saved.route), delta});
     leave_split(pass, delta);  // tokens are fewer than rows: the weighted sums are added over the ranks, not the answers
     if (layer.has_shared) shared_forward(pass, layer, x, sequence, delta, saved);
     return delta;
 }
 
+void moe_inner(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
+    decide(pass, layer, x, sequence, saved);
+    answer(pass, layer, x, sequence, saved);
+    if (!layer.has_shared) return;
+    saved.x = x;
+    layer.shared_gated ? shared_gate_forward(pass, layer, x, sequence, saved) : feed_forward_inner(pass, layer.shared, x, sequence, saved.shared);
+}
+
 void moe_recompute(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved) {
     router_forward(pass, layer, x, sequence, saved);
-    gather_forward(pass, x, saved);
+    gather_forward(pass, x, saved, [](const ExpertRange&) {});
     experts_activation(pass, layer, sequence, saved);
-    if (layer.has_shared) feed_forward_activation(pass, layer.shared, sequence, saved.shared);
+    if (layer.has_shared) saved.x = x, feed_forward_activation(pass, layer.shared, sequence, saved.shared);
 }
 
 Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence, const Tensor& d_delta, const MoeSaved& saved) {
@@ -289,19 +314,22 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
     // computes the same gradient of router and router input.
     pass.mesh().tensor().all_reduce(context, d_gate);
     const Tensor d_answers = saved.dispatch.exchanges ? context.allocate(pass.type(), rows.shape) : d_local;
-    if (saved.dispatch.exchanges) rows_to_experts(pass, saved.dispatch, d_local, d_answers);
     const Tensor scaled = config.multiplicative_bias ? pass.narrow(saved.scaled) : activated;
     const Tensor d_activated = context.allocate(pass.type(), saved.activated.shape);
-    ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output), .b_stride = records[layer.output].expert_stride, .offsets = offsets, .out = d_activated});
-    ops::grouped_matmul_weight(context, {d_answers, scaled, offsets, pass.gradient(layer.output), records[layer.output].expert_stride});
+    const int64_t input_stride = records[layer.input].expert_stride, output_stride = records[layer.output].expert_stride;
+    rows_to_experts(pass, saved.dispatch, d_local, d_answers, [&](const ExpertRange& e) {
+        ops::grouped_matmul(context, {.a = d_answers, .b = pass.weight(layer.output, e.first), .b_stride = output_stride, .offsets = e.offsets, .out = d_activated});
+        ops::grouped_matmul_weight(context, {d_answers, scaled, e.offsets, pass.gradient(layer.output, e.first), output_stride});
+    });
     scale_backward(pass, layer, offsets, activated, d_activated);
     const ops::ActivationArgs forward = expert_activation(pass, layer, sequence, saved);
     ops::activation_backward(context, {forward.kind, forward.gated, d_inner, forward.row_ids, forward.rows_used, forward.dropout, d_activated, d_inner, forward.dropout_cols});
     const Tensor d_rows = d_answers;
-    ops::grouped_matmul_weight(context, {d_inner, rows, offsets, pass.fused_gradient(layer.input, halves), records[layer.input].expert_stride});
-    ops::grouped_matmul(
-        context, {.a = d_inner, .b = pass.fused_weight(layer.input, halves), .b_stride = records[layer.input].expert_stride, .offsets = offsets, .out = d_rows});
-    if (saved.dispatch.exchanges) rows_from_experts(pass, saved.dispatch, d_rows, d_local);
+    const auto to_input = [&](const ExpertRange& e) {
+        ops::grouped_matmul_weight(context, {d_inner, rows, e.offsets, pass.fused_gradient(layer.input, halves, e.first), input_stride});
+        ops::grouped_matmul(context, {.a = d_inner, .b = pass.fused_weight(layer.input, halves, e.first), .b_stride = input_stride, .offsets = e.offsets, .out = d_rows});
+    };
+    rows_from_experts(pass, saved.dispatch, to_input, d_rows, d_local);
     ops::gather_rows_backward(context, {tables_of(route), d_local, dx});
     enter_split_backward(pass, dx);  // before the router's part, which is whole on every rank
 
@@ -314,7 +342,7 @@ Tensor moe_backward(Pass& pass, const MoeLayer& layer, const Sequence& sequence,
     const Tensor d_router_input = saved.router_input;
     ops::matmul(context, {.a = d_logits, .b = pass.master(layer.router), .out = d_router_input});
     explore(pass, layer, sequence, d_router_input);
-    ops::add(context, d_router_input, dx);
+    if (adds_whole(pass)) ops::add(context, d_router_input, dx);
     if (layer.has_shared) shared_backward(pass, layer, sequence, d_delta, dx, saved);
     return dx;
 }

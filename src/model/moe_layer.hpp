@@ -1,5 +1,5 @@
 // Mixture-of-Experts sub-layer, in three parts that know little of each other:
-//   router      logits = jitter(x) Wr^T in float, then the decision of ops/route.hpp
+//   router      logits = explore(x) Wr^T in float (jitter or dropout of the input), then the decision of ops/route.hpp, drawn if the config says so
 //   dispatcher  rows sorted by expert, and the weighted sum of their answers (ops/dispatch.hpp); between ranks, the way to the experts (model/dispatcher.hpp)
 //   experts     one feed-forward per expert, as grouped products over the sorted rows; gated ones with a multiplicative bias if the config says so
 // delta[n] = sum over the kept experts e of token n of gate[n, e] * expert_e(x[n]); a dropped token gives zero.
@@ -29,7 +29,7 @@ struct MoeLayer {
 
 struct MoeSaved {
     ops::RouteArgs route;  ///< decision, statistics, tables
-    Tensor router_input;   ///< [N, D] accumulation type, jittered
+    Tensor router_input;   ///< [N, D] accumulation type, after exploration
     Dispatch dispatch;     ///< the way of its rows: R of them at this rank's experts
     Tensor rows;           ///< [R, D] sorted by expert
     Tensor inner;          ///< [R, F] or [R, 2F], F of this rank
@@ -55,6 +55,8 @@ void update_balance_bias(Context& context, const ParameterStore& store, const Mo
 MoeLayer declare_moe(ParameterStore& store, const ModelConfig& config, const std::string& prefix, bool decoder);
 /// delta [N, D], into memory of the type of x if given.
 Tensor moe_forward(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved, const Tensor& into = {});
+/// All of it that the backward needs, from x alone, without the sum at its end: what Recompute::full computes again.
+void moe_inner(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved);
 /// What Recompute::cheap did not keep: router input, rows and activations, from x and what was kept.
 void moe_recompute(Pass& pass, const MoeLayer& layer, const Tensor& x, const Sequence& sequence, MoeSaved& saved);
 /// Gradient of x, router losses included; adds to the weights' gradients. Overwrites what the forward saved.

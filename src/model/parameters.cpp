@@ -2,10 +2,13 @@
 
 #include "core/parallel.hpp"
 #include "core/random.hpp"
+#include "model/sharding.hpp"
 #include "ops/elementwise.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <tuple>
 
 namespace flanmoe {
@@ -81,26 +84,22 @@ std::pair<int64_t, int64_t> share_of(int64_t size, int64_t rank, int64_t ranks) 
     return {begin, size * (rank + 1) / ranks - begin};
 }
 
-namespace {
-
-void take_part(Parameter& p, const Mesh& mesh) {
-    p.part = p.shape;
-    p.first = p.first_expert = 0;
-    if (p.split != Split::none) {
-        int64_t& size = p.part.sizes[p.split == Split::rows ? 0 : p.part.rank - 1];
-        std::tie(p.first, size) = share_of(size, mesh.tensor_index(), mesh.shape().tensor);
-    }
-    std::tie(p.first_expert, p.part_experts) = share_of(p.experts, mesh.expert_index(), mesh.shape().expert);
+Shape part_of(const Shape& shape, Split split, int64_t rank, int64_t ranks, int64_t& first) {
+    Shape part = shape;
+    first = 0;
+    if (split == Split::none) return part;
+    int64_t& size = part.sizes[split == Split::rows ? 0 : part.rank - 1];
+    std::tie(first, size) = share_of(size, rank, ranks);
+    return part;
 }
-
-}  // namespace
 
 size_t ParameterStore::declare(std::vector<Parameter> group) {
     require(!group.empty(), "a group of at least one parameter");
     const size_t first = records_.size();
     int64_t stride = 0;
     for (Parameter& p : group) {
-        take_part(p, *mesh_);
+        p.part = part_of(p.shape, p.split, mesh_->tensor_index(), mesh_->shape().tensor, p.first);
+        std::tie(p.first_expert, p.part_experts) = share_of(p.experts, mesh_->expert_index(), mesh_->shape().expert);
         stride += p.part.elements();
     }
     int64_t offset = flat_;
@@ -115,32 +114,69 @@ size_t ParameterStore::declare(std::vector<Parameter> group) {
     return first;
 }
 
+void ParameterStore::shard() {
+    std::vector<std::vector<int>> owners = owners_of(records_, mesh_->shape());
+    for (size_t i = 0; i < records_.size(); ++i) {
+        records_[i].owners = std::move(owners[i]);
+        sharded_ |= !records_[i].owners.empty();
+    }
+}
+
+// Runs keep their alignment, so that kernels do the same to them as to the whole array. Returns the elements of the array.
+int64_t ParameterStore::place_masters() {
+    const auto here = [&](const Parameter& p, int64_t tensor) { return p.full_precision || updates(p, tensor) ? std::optional(0) : std::nullopt; };
+    int64_t end = 0;
+    for (const FlatRun& run : flat_runs(*this, flat_, here)) {
+        const int64_t place = (end + alignment - 1) / alignment * alignment + run.first % alignment;
+        held_.push_back({run.first, run.elements, place});
+        end = place + run.elements;
+    }
+    return end;
+}
+
+Tensor ParameterStore::masters(int64_t first, int64_t elements) const {
+    if (held_.empty()) return at(master_, master_type(), first, {elements});
+    const auto run = std::find_if(held_.begin(), held_.end(), [&](const HeldRun& r) { return r.first <= first; });
+    if (run == held_.end() || first + elements > run->first + run->elements) return Tensor();
+    return at(master_, master_type(), run->place + first - run->first, {elements});
+}
+
 void ParameterStore::allocate(DType compute, bool gradients, DType forward, const Context& place) {
     memory_.clear();
     device_ = place.device, engine_ = place.engine;
     compute_type_ = compute, forward_type_ = forward;
     require(forward == compute || forward == master_type(), "a forward in the type of the compute copy or of the master weights");
-    const auto array = [&](DType type) {
-        const int64_t bytes = std::max<int64_t>(alignment, flat_ * size_of(type) + alignment - 1) / alignment * alignment;
+    const auto array = [&](DType type, int64_t elements) {
+        const int64_t bytes = std::max<int64_t>(alignment, elements * size_of(type) + alignment - 1) / alignment * alignment;
         memory_.emplace_back(*engine_, bytes);
         if (!memory_.back().data()) {
             fail(Exit::out_of_memory, "out of memory: the model's {} parameters need {} MB for one of their arrays; choose a smaller model", parameter_count(), bytes >> 20);
         }
         return memory_.back().data();
     };
-    master_ = array(master_type());
-    gradient_ = gradients ? array(master_type()) : nullptr;
-    compute_ = compute == master_type() ? master_ : array(compute);
+    held_.clear();
+    const bool reads_masters = compute == master_type() || forward == master_type();
+    master_ = array(master_type(), sharded_ && !reads_masters ? place_masters() : flat_);
+    gradient_ = gradients ? array(master_type(), flat_) : nullptr;
+    compute_ = compute == master_type() ? master_ : array(compute, flat_);
 }
 
 void ParameterStore::initialise(uint64_t seed) {
     std::vector<char> drawn;  // on the host, whatever the engine
     for (const Parameter& p : records_) {
         for (int64_t e = 0; e < p.part_tensors(); ++e) {
-            const Tensor into = master(p, e);
-            drawn.resize(static_cast<size_t>(into.bytes()));
-            initialise_tensor(p, p.first_expert + e, seed, Tensor(drawn.data(), into.dtype, into.shape));
-            engine_->upload(into.data, drawn.data(), into.bytes());
+            const Tensor into = master(p, e), copy = compute(p, e);
+            drawn.resize(static_cast<size_t>(p.part.elements() * size_of(master_type())));
+            const Tensor values(drawn.data(), master_type(), p.part);
+            initialise_tensor(p, p.first_expert + e, seed, values);
+            if (into) {
+                engine_->upload(into.data, drawn.data(), into.bytes());
+                continue;
+            }
+            Context host;
+            const Tensor narrow = host.allocate(copy.dtype, p.part);
+            ops::cast(host, values, narrow);
+            engine_->upload(copy.data, narrow.data, copy.bytes());
         }
     }
     update_compute();
@@ -148,7 +184,10 @@ void ParameterStore::initialise(uint64_t seed) {
 
 void ParameterStore::update_compute() const {
     Context context(device_, *engine_);
-    if (compute_ != master_) ops::cast(context, Tensor(master_, master_type(), {flat_}), Tensor(compute_, compute_type_, {flat_}));
+    if (compute_ == master_) return;
+    const auto cast = [&](int64_t first, int64_t elements) { ops::cast(context, masters(first, elements), computes(first, elements)); };
+    if (held_.empty()) cast(0, flat_);
+    for (const HeldRun& run : held_) cast(run.first, run.elements);
 }
 
 void ParameterStore::zero_gradients() const { engine_->zero(gradient_, flat_ * size_of(master_type())); }

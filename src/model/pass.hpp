@@ -3,10 +3,13 @@
 
 #include "config/model_config.hpp"
 #include "core/context.hpp"
+#include "core/lane.hpp"
 #include "core/random.hpp"
 #include "model/parameters.hpp"
 
 namespace flanmoe {
+
+class GradientSync;  // model/gradient_sync.hpp
 
 /// What the loss is made of and how it is normalised over the whole step (all micro-batches, all ranks):
 ///   loss = sum nll / tokens + output_z * sum lse^2 / tokens + (balance * mean balance + router_z * mean z over sparse layers and groups)
@@ -32,12 +35,16 @@ struct Pass {
     Context& context;
     const ParameterStore& parameters;  ///< its tensors are views: gradients are written through them
     const ModelConfig& config;
-    bool training = false;          ///< dropout and jitter on, capacity and second policy of training
+    bool training = false;          ///< dropout and the routers' exploration on, capacity and second policy of training
     bool route_rows_alone = false;  ///< every row is a routing group of its own, whatever the config says: evaluation and generation
     bool no_drop = false;           ///< no expert has a limit: incremental decoding
     bool training_capacity = false; ///< capacity and second policy of training although `training` is false: traces of the routing
     Recompute recompute = Recompute::none;  ///< what train() computes again in the backward pass
     Reused* reused = nullptr;       ///< where that lies; set by train() for Recompute::cheap
+    bool sequence_parallel = false; ///< tensor ranks share the tokens between sub-layers (token_shards.hpp)
+    Lane* exchange_lane = nullptr;  ///< where rows travel between expert ranks beside the experts' products; null: in line with them
+    int64_t exchange_chunks = 1;    ///< parts in which they do
+    GradientSync* sync = nullptr;   ///< told which gradients are done; in the last micro-batch of a step on several ranks
     uint64_t seed = 0;
     uint32_t step = 0;
     LossScales loss;
@@ -55,15 +62,15 @@ struct Pass {
     /// Full-precision weight: the router computes with it.
     Tensor master(size_t index) const { return parameters.master(parameters.records()[index]); }
     /// The copy of a weight that has a type: master or compute.
-    Tensor weight_of(DType type, size_t index) const { return type == accumulate() ? master(index) : weight(index); }
-    Tensor fused_weight_of(DType type, size_t index, int64_t count) const { return stack_rows(weight_of(type, index), index, count); }
+    Tensor weight_of(DType type, size_t index, int64_t expert = 0) const { return type == accumulate() ? parameters.master(record(index), expert) : weight(index, expert); }
+    Tensor fused_weight_of(DType type, size_t index, int64_t count, int64_t expert = 0) const { return stack_rows(weight_of(type, index, expert), index, count); }
     /// Memory for what can be computed again at little cost: reused by the next layer, or kept for the backward pass.
     Tensor cheap(Reused::Kind kind, DType type, Shape shape) const { return reused ? reused->take(context, kind, type, shape) : context.allocate(type, shape); }
     /// What the forward saved, in the type of the backward's products: itself, or a copy in the arena.
     Tensor narrow(const Tensor& saved) const;
     /// `count` records that lie side by side, as one matrix [sum of rows, cols]: a fused projection.
-    Tensor fused_weight(size_t index, int64_t count) const { return stack_rows(weight(index), index, count); }
-    Tensor fused_gradient(size_t index, int64_t count) const { return stack_rows(gradient(index), index, count); }
+    Tensor fused_weight(size_t index, int64_t count, int64_t expert = 0) const { return stack_rows(weight(index, expert), index, count); }
+    Tensor fused_gradient(size_t index, int64_t count, int64_t expert = 0) const { return stack_rows(gradient(index, expert), index, count); }
     /// `count` vectors that lie side by side, as one.
     Tensor fused_vector_of(DType type, size_t index, int64_t count) const { return join(weight_of(type, index), index, count); }
     Tensor fused_vector_gradient(size_t index, int64_t count) const { return join(gradient(index), index, count); }

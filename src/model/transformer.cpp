@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace flanmoe {
 
@@ -21,6 +20,7 @@ Parameter embedding_record(const ModelConfig& config, const char* name, Paramete
     p.split = Split::rows;
     p.deviation = deviation;
     p.kind = kind;
+    p.full_precision = kind == ParameterKind::embedding;  // lookups take rows of the master weights
     return p;
 }
 
@@ -82,16 +82,17 @@ double mean_over_layers(const std::vector<RoutingReport>& reports, ops::RouteSta
 double LossSums::balance() const { return mean_over_layers(routing, ops::RouteStatistic::balance); }
 double LossSums::router_z() const { return mean_over_layers(routing, ops::RouteStatistic::z); }
 
-void check_division(const ModelConfig& config, const MeshShape& mesh) {
+std::string division_problem(const ModelConfig& config, const MeshShape& mesh) {
+    if (config.experts == 0 && mesh.expert > 1) return fmt::format("parallel.expert = {} divides experts, but the model has none; use parallel.data", mesh.expert);
     if (config.experts % mesh.expert != 0) {
         const int64_t below = config.experts / mesh.expert * mesh.expert;
-        fail(Exit::usage, "{} experts do not divide over parallel.expert = {} ranks; choose {}{} experts, or another number of ranks", config.experts, mesh.expert,
-             below ? fmt::format("{} or ", below) : "", below + mesh.expert);
+        return fmt::format("{} experts do not divide over parallel.expert = {} ranks; choose {}{} experts, or another number of ranks", config.experts, mesh.expert,
+                           below ? fmt::format("{} or ", below) : "", below + mesh.expert);
     }
-    if (config.experts == 0 && mesh.expert > 1) fail(Exit::usage, "parallel.expert = {} divides experts, but the model has none; use parallel.data", mesh.expert);
+    std::string problem;
     const auto divides = [&](int64_t size, const char* what, const char* key) {
-        if (size % mesh.tensor == 0) return;
-        fail(Exit::usage, "{} {} ({}) do not divide over parallel.tensor = {} ranks; choose a divisor of {}", size, what, key, mesh.tensor, size);
+        if (size % mesh.tensor == 0 || !problem.empty()) return;
+        problem = fmt::format("{} {} ({}) do not divide over parallel.tensor = {} ranks; choose a divisor of {}", size, what, key, mesh.tensor, size);
     };
     divides(config.heads, "heads", "model.heads");
     divides(config.key_heads(), "heads of keys and values", "model.kv_heads");
@@ -103,6 +104,11 @@ void check_division(const ModelConfig& config, const MeshShape& mesh) {
     dense_layers(true, config.decoder_layers, config.decoder_sparse);
     if (config.experts > 0) divides(config.expert_width(), "hidden units of an expert", "moe.expert_d_ff");
     divides(config.shared_d_ff, "hidden units of a shared expert", "moe.shared_d_ff");
+    return problem;
+}
+
+void check_division(const ModelConfig& config, const MeshShape& mesh) {
+    if (const std::string problem = division_problem(config, mesh); !problem.empty()) fail(Exit::usage, "{}", problem);
 }
 
 Transformer::Transformer(const ModelConfig& config, const Mesh& mesh) : config_(config), parameters_(mesh) {
@@ -124,23 +130,23 @@ Tensor Transformer::embed(Pass& pass, const Tensor& ids) const {
     auto part = pass.context.part("embedding");
     const Parameter& table = pass.record(embedding_);
     ops::embedding(pass.context, {pass.master(embedding_), ids, out, table.first, table.is_split() ? table.shape[0] : 0});
-    leave_split(pass, out);  // one rank has a token's row, the others zeros
+    sum_over_split(pass, out);  // one rank has a token's row, the others zeros
     return out;
 }
 
 Tensor Transformer::forward(Pass& pass, const BatchTensors& batch, TransformerSaved& saved) const {
     Context& context = pass.context;
-    const auto sequence = [&](int64_t length, const Tensor& segments, const Tensor& routed, const Tensor& prefix_ends) {
-        return Sequence{batch.rows, length, batch.first_row, segments, routed, prefix_ends, rotary_table(context, config_, pass.accumulate(), length)};
+    const auto sequence = [&](int64_t times, int64_t length, const Tensor& segments, const Tensor& routed, const Tensor& prefix_ends) {
+        return Sequence{times * batch.rows, length, times * batch.first_row, segments, routed, prefix_ends, rotary_table(context, config_, pass.accumulate(), length)};
     };
     Tensor memory;
     if (config_.encoder_decoder) {
         require(batch.encoder_length > 0, "inputs for the encoder");
-        saved.encoder = sequence(batch.encoder_length, batch.encoder_segments, batch.encoder_routed, {});
+        saved.encoder = sequence(1, batch.encoder_length, batch.encoder_segments, batch.encoder_routed, {});
         saved.encoder_ids = batch.encoder_ids;
         memory = stack_forward(pass, encoder_, embed(pass, saved.encoder_ids), saved.encoder, {}, nullptr, saved.encoder_stack);
     }
-    saved.decoder = sequence(batch.decoder_length, batch.decoder_segments, batch.decoder_routed, batch.prefix_ends);
+    saved.decoder = sequence(batch.targets_per_row, batch.decoder_length, batch.decoder_segments, batch.decoder_routed, batch.prefix_ends);
     saved.decoder_ids = batch.decoder_ids;
     saved.targets = batch.targets;
     return stack_forward(pass, decoder_, embed(pass, saved.decoder_ids), saved.decoder, memory, &saved.encoder, saved.decoder_stack);
@@ -165,7 +171,7 @@ void Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved&
         args.part = {tensor.size(), pass.record(head()).first, config_.vocab_size, gather};
     }
     ops::linear_cross_entropy(pass.context, args);
-    if (d_hidden) enter_split_backward(pass, d_hidden);
+    if (d_hidden) sum_over_split(pass, d_hidden);
     std::vector<Tensor> sums = {args.sums};
     for (const RoutedLayer& layer : routed_layers(saved)) sums.insert(sums.end(), {layer.route->statistics, layer.route->load, layer.route->demand});
     ops::add_sums(pass.context, sums, report);
@@ -192,7 +198,7 @@ void Transformer::train(const Pass& given, const BatchTensors& batch, const Tens
     const Tensor memory = config_.encoder_decoder ? pass.narrow(saved.encoder_stack.out) : Tensor();
     embedding_backward(saved.decoder_ids, stack_backward(pass, decoder_, saved.decoder, memory, d_hidden, d_memory, saved.decoder_stack));
     if (config_.encoder_decoder) {
-        enter_split_backward(pass, d_memory);  // of the cross-attentions of all layers at once
+        sum_over_split(pass, d_memory);  // of the cross-attentions of all layers at once
         embedding_backward(saved.encoder_ids, stack_backward(pass, encoder_, saved.encoder, {}, pass.narrow(d_memory), {}, saved.encoder_stack));
     }
 }
@@ -220,7 +226,7 @@ Tensor Transformer::logits(Pass& pass, const Tensor& hidden) const {
     const Parameter& record = pass.record(head());
     if (record.is_split()) pass.context.engine->zero(out.data, out.bytes());
     ops::matmul(pass.context, {.a = hidden, .b = pass.weight(head()), .out = out.columns(record.first, record.part[0]), .transpose_b = true});
-    leave_split(pass, out);  // each rank has made its columns, the rest are zeros
+    sum_over_split(pass, out);  // each rank has made its columns, the rest are zeros
     if (config_.scale_outputs) ops::scale(pass.context, out, logit_scale());
     return out;
 }

@@ -96,7 +96,9 @@ private:
     Stack encoder_, decoder_;
 };
 
-/// Exit::usage unless the experts divide over the mesh's expert ranks, and heads and feed-forward widths over its tensor ranks.
+/// Why experts do not divide over the mesh's expert ranks, or heads and feed-forward widths over its tensor ranks; empty if they do.
+std::string division_problem(const ModelConfig& config, const MeshShape& mesh);
+/// Exit::usage with that sentence.
 void check_division(const ModelConfig& config, const MeshShape& mesh);
 
 /// Routing groups of a step that have at least one routable token: the normalisers of LossScales, where they are at least 1.

@@ -34,7 +34,7 @@ struct ActivationBackwardArgs {
     Dropout dropout;
     Tensor d_out;  ///< [N, F]
     Tensor d_in;   ///< [N, F] or [N, 2F] out; may be the same memory as `in`
-    int64_t dropout_cols = 0;
+    int64_t dropout_cols = 0;  ///< as in the forward
 };
 void activation_backward(Context& context, const ActivationBackwardArgs& args);
 

@@ -27,6 +27,7 @@ void check(const AttentionArgs& args) {
     require(is_float(q.dtype), "queries of a floating type");
     require(args.heads > 0 && args.kv_heads > 0 && args.heads % args.kv_heads == 0, "heads a multiple of the heads of keys and values");
     require(q.cols() % args.heads == 0, "queries of as many equal heads as are named");
+    require(args.dropout_heads == 0 || args.dropout_heads >= args.heads, "masks of at least as many heads as are here");
     const int64_t batch = q.shape[0], queries = q.shape[1], keys = args.k.shape[1], width = q.cols() / args.heads * args.kv_heads;
     require(q.ld >= q.cols() && args.k.shape[0] == batch, "keys of as many rows of the batch as queries");
     require(is_matrix(args.k, q.dtype, batch * keys, width) && is_matrix(args.v, q.dtype, batch * keys, width), "keys and values of the heads' size");

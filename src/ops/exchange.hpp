@@ -7,7 +7,7 @@
 //
 //   count_rows:     counts[e] = offsets[e + 1] - offsets[e]
 //   expert_slots:   offsets[e + 1] = rows of experts 0 .. e;  slots[r] = the slot of row r of that order
-//   from_slots:     rows[r] = in_slots[slots[r]]      for r < offsets[E]; elements of any type
+//   from_slots:     rows[r] = in_slots[slots[r]]      for offsets[0] <= r < offsets[E]; elements of any type
 //   to_slots:       in_slots[slots[r]] = rows[r]      the inverse; slots without a row are not written. Either is the other's backward.
 #pragma once
 

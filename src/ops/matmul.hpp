@@ -23,7 +23,7 @@ struct MatmulArgs {
 void matmul(Context& context, const MatmulArgs& args);
 
 struct GroupedMatmulArgs {
-    Tensor a;        ///< [R, k], rows sorted by expert; rows beyond offsets[E] are neither read nor written
+    Tensor a;        ///< [R, k], rows sorted by expert; rows before offsets[0] and from offsets[E] on are neither read nor written
     Tensor b;        ///< expert 0's matrix: [k, n], or [n, k] if transpose_b
     int64_t b_stride = 0;  ///< elements from one expert's matrix to the next
     Tensor offsets;  ///< i32 [E + 1]

@@ -2,7 +2,7 @@
 //
 // N tokens in `groups` groups of N / groups consecutive tokens; E experts; p = softmax(logits) per token.
 // Token choice: each token chooses the k largest p, ties to the lower index; all first choices of a group claim slots in token order
-//   (`prioritized`: in order of descending largest p, ties in token order), then all second choices, and so on. Choice r > 0 passes the second policy or
+//   (`prioritized`: in order of descending p of the first choice, ties in token order), then all second choices, and so on. Choice r > 0 passes the second policy or
 //   takes no slot. A choice is kept while its expert has free slots in the group. gate = p, or p / (sum of the token's k chosen p) if `normalize`.
 //   Switch: k = 1. GShard: k = 2, normalize, second random with threshold 0.5 (paper) or 0.2 (Mesh). T5X: k = 2, density any.
 //   With a `bias` the choices are the k largest p + bias, with `scores` the k largest of those; everything else is as without (loss-free balancing, sampling).

@@ -38,20 +38,19 @@ void Optimizer::add_tensor(const ParameterStore& store, const Parameter& p, int6
     adafactor_.push_back(t);
 }
 
-Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config), engine_(&store.engine()), mesh_(&store.mesh()) {
+Optimizer::Optimizer(const OptimizerConfig& config, const ParameterStore& store) : config_(config), engine_(&store.engine()), mesh_(&store.mesh()), weights_(store) {
     const DType type = store.master_type();
     for (const Parameter& p : store.records()) {
         if (p.frozen) continue;
         for (int64_t e = 0; e < p.tensors(); ++e) {
             const int64_t tensor = e - p.first_expert;
-            const bool here = tensor >= 0 && tensor < p.part_tensors();
+            const bool here = tensor >= 0 && tensor < p.part_tensors() && store.updates(p, tensor);
             std::vector<Tensor> slots;
             for (const StateSlot& of : optimizer_slots(config, p)) {
                 const std::string name = p.tensor_name(e) + of.suffix;
-                const Slice slice = slice_of(*mesh_, p, e, of.shape, of.split);
-                Shape part = of.shape;
-                if (slice.split != Split::none) part.sizes[slice.split == Split::columns ? part.rank - 1 : 0] = p.part[p.split == Split::columns ? -1 : 0];
-                if (here) slots.push_back(slot(name, type, part));
+                const Slice slice = slice_of(*mesh_, p, e, of.shape, of.split, p.owners);
+                int64_t first = 0;
+                if (here) slots.push_back(slot(name, type, part_of(of.shape, of.split, mesh_->tensor_index(), mesh_->shape().tensor, first)));
                 state_.push_back({name, here ? slots.back() : Tensor(), slice});
             }
             if (here) add_tensor(store, p, tensor, slots);
@@ -84,22 +83,19 @@ void Optimizer::reset() {
 
 void gradient_squares(Context& context, const ParameterStore& store, const Tensor& sum) {
     const Mesh& mesh = store.mesh();
-    const bool whole = mesh.shape().expert == 1 && mesh.shape().tensor == 1;
     bool any_frozen = false;
     for (const Parameter& p : store.records()) any_frozen |= p.frozen;
-    if (!whole) {
-        // Of those that have the same elements the first rank of each axis counts them.
-        for (const Parameter& p : store.records()) {
-            const bool first = (p.is_split() || mesh.tensor_index() == 0) && (p.experts > 0 || mesh.expert_index() == 0);
-            for (int64_t e = 0; first && !p.frozen && e < p.part_tensors(); ++e) ops::sum_of_squares(context, store.gradient(p, e), sum);
-        }
-        mesh.tensor().all_reduce(context, sum);
-        mesh.expert().all_reduce(context, sum);
-        return;
-    }
-    if (!any_frozen) ops::sum_of_squares(context, store.flat_gradient(), sum);  // the gaps between groups are zero
-    for (const Parameter& p : store.records())
-        for (int64_t e = 0; any_frozen && !p.frozen && e < p.part_tensors(); ++e) ops::sum_of_squares(context, store.gradient(p, e), sum);
+    if (mesh.shape().expert == 1 && mesh.shape().tensor == 1 && !any_frozen && !store.is_sharded())
+        return ops::sum_of_squares(context, store.flat_gradient(), sum);  // the gaps between groups are zero
+    // Of those that have the same elements the owner counts them, or the first rank of each axis.
+    const auto counts = [&](const Parameter& p, int64_t tensor) {
+        const bool first = store.is_sharded() ? store.ranks_of(p).rank() == 0 : p.experts > 0 || mesh.expert_index() == 0;
+        const bool here = !p.frozen && (p.is_split() || mesh.tensor_index() == 0) && (p.owners.empty() ? first : store.updates(p, tensor));
+        return here ? std::optional(0) : std::nullopt;
+    };
+    for (const FlatRun& run : flat_runs(store, store.flat_gradient().elements(), counts)) ops::sum_of_squares(context, store.gradients(run.first, run.elements), sum);
+    mesh.tensor().all_reduce(context, sum);
+    (store.is_sharded() ? mesh.replicas() : mesh.expert()).all_reduce(context, sum);
 }
 
 double gradient_norm(Context& context, const ParameterStore& store) {

@@ -51,6 +51,12 @@ int failed_sums(Communicator& group, Context& context, int64_t count) {
     group.all_reduce(context, values);
     failed += !same_bytes(context.download<T>(values), sum_of<T>(n, count));
 
+    for (int root = 0; root < n; ++root) {
+        const Tensor sums = context.upload(values_of<T>(me, count), {count});
+        group.reduce(context, sums, root);
+        failed += !same_bytes(context.download<T>(sums), me == root ? sum_of<T>(n, count) : values_of<T>(me, count));
+    }
+
     const Tensor largest = context.upload(values_of<T>(me, count), {count});
     group.all_reduce(context, largest, Reduction::max);
     const auto found = context.download<T>(largest);
@@ -95,7 +101,7 @@ inline int failed_moves(Communicator& group, Context& context, int64_t count) {
     }
     const int64_t rows = static_cast<int64_t>(sent.size()) / width;
     const Tensor send = context.upload(sent, {rows, width}), receive = context.allocate(DType::f32, {rows, width});
-    group.all_to_all(context, send, out, receive, in);
+    group.all_to_all(context, send, side_by_side(out), receive, side_by_side(in));
     failed += !same_bytes(context.download<float>(receive), expected);
     group.barrier();
     return failed;
@@ -121,15 +127,17 @@ inline int failed_traffic(Communicator& group, Context& context) {
     group.all_gather(context, values, parts);
     group.reduce_scatter(context, parts, values);
     group.broadcast(context, values, 0);
+    group.reduce(context, values, 0);
     const std::vector<int64_t> rows(static_cast<size_t>(n), count / n);
     const Tensor in = context.zeros(DType::f32, {count, 3}), out = context.zeros(DType::f32, {count, 3});
-    group.all_to_all(context, in, rows, out, rows);
+    group.all_to_all(context, in, side_by_side(rows), out, side_by_side(rows));
     const auto sent = [&](Collective c) { return group.traffic(c).bytes; };
     int failed = 0;
     failed += sent(Collective::all_reduce) != 2 * (n - 1) * 4 * count / n;
     failed += sent(Collective::all_gather) != (n - 1) * 4 * count;
     failed += sent(Collective::reduce_scatter) != (n - 1) * 4 * count;
     failed += sent(Collective::broadcast) != (group.rank() == 0 ? (n - 1) * 4 * count : 0);
+    failed += sent(Collective::reduce) != (group.rank() == 0 ? 0 : 4 * count);
     failed += sent(Collective::all_to_all) != (n - 1) * 12 * count / n;
     failed += group.traffic(Collective::all_gather).calls != (n > 1 ? 1 : 0);
     return failed;

@@ -42,6 +42,7 @@ TEST_SUITE("comm/mesh") {
               "there are 2 ranks, but parallel.data x parallel.expert x parallel.tensor is 3 x 1 x 1; start 3 ranks, or set parallel.data = 2 (0 takes what is left)");
         CHECK(refusal({0, 2, 2}, 6) == "there are 6 ranks, but parallel.data x parallel.expert x parallel.tensor is (what is left) x 2 x 2; start a multiple of 4 ranks, "
                                        "or change parallel.expert and parallel.tensor");
+        CHECK(refusal({0, 65536, 65536}, 2).find("start a multiple of 4294967296 ranks") != std::string::npos);
     }
 
     TEST_CASE("who is in which group") {

@@ -8,8 +8,10 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <string>
+#include <thread>
 
 using namespace flanmoe;
 using namespace flanmoe::test;
@@ -23,6 +25,53 @@ std::optional<Launch> launch_in(std::map<std::string, std::string> variables) {
         const auto found = environment.find(name);
         return found == environment.end() ? nullptr : found->second.c_str();
     });
+}
+
+std::string sentence_of(Exit code, const std::function<void()>& work) {
+    try {
+        work();
+    } catch (const Error& error) {
+        CHECK(error.code == code);
+        return error.what();
+    }
+    return "";
+}
+
+/// All but rank 0 come late to a broadcast of rank 0, which has only what it sends to wait for; then to one where ranks wait without limit.
+void late_ranks(Mpi& mpi, Context& context) {
+    Communicator& world = mpi.world();
+    const Tensor values = context.zeros(DType::f32, {1 << 22});  // too much to be sent before anybody asks for it
+    const auto broadcast = [&](double after) {
+        if (world.rank() > 0) std::this_thread::sleep_for(std::chrono::duration<double>(after));
+        return sentence_of(Exit::hang, [&] { world.broadcast(context, values, 0); });
+    };
+    world.barrier();
+    if (world.rank() == 0) mpi.set_timeout(0.5);
+    const std::string sentence = broadcast(1.5);
+    std::vector<int> others;
+    for (int r = 1; r < world.size(); ++r) others.push_back(r);
+    CHECK(sentence == (world.rank() == 0 ? fmt::format("rank {} did not come to broadcast within 1 s (parallel.timeout)", fmt::join(others, ", ")) : ""));
+    {
+        const Unhurried alone(mpi.activity());
+        CHECK(broadcast(1.5).empty());
+    }
+    mpi.set_timeout(60);
+    // What a thread of its own exchanges is not where this rank is.
+    std::thread([&] {
+        const int64_t before = mpi.activity().collectives;
+        world.barrier();
+        CHECK(mpi.activity().collectives == before);
+    }).join();
+}
+
+/// A mistake of ours is not taken for a rank that is gone.
+void other_sizes(Communicator& world, Context& context) {
+    const auto pair = world.split(world.rank() / 2, world.rank());
+    const std::string sentence = sentence_of(Exit::internal, [&] {
+        const int64_t rows = pair->rank() == 0 ? 4 : 8;
+        pair->all_gather(context, context.zeros(DType::f32, {rows}), context.zeros(DType::f32, {rows * pair->size()}));
+    });
+    CHECK(sentence.find("the same collective with the same sizes on every rank") != std::string::npos);
 }
 
 }  // namespace
@@ -89,6 +138,10 @@ TEST_SUITE("comm/mpi-ranks") {
         }
         CHECK(static_cast<int>(came.size()) == world.size());
         for (const auto& [sender, message] : came) CHECK(message == 100 + sender);
+        if (world.size() > 1) {
+            late_ranks(mpi, context);
+            other_sizes(world, context);
+        }
         world.barrier();
         mpi.finish();
     }

@@ -3,6 +3,7 @@
 #include "comm/collectives.hpp"
 #include "comm/single.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -86,6 +87,33 @@ TEST_SUITE("comm/threads") {
         } catch (const Error& error) {
             CHECK(error.code == Exit::hang);
             CHECK(std::string(error.what()) == "rank 1 did not come to all-reduce within 0.05 s");
+        }
+    }
+    // The memory that a rank copies from belongs to another, which may leave only when it has.
+    TEST_CASE("a rank that fails elsewhere lets nobody leave an exchange in the middle") {
+        for (int delay = 0; delay < 20; ++delay) {
+            std::atomic<int> torn = 0;
+            const auto body = [&](Communicator& world) {
+                const auto pair = world.split(world.rank() < 2 ? 0 : 1, 0);
+                if (world.rank() == 2) {
+                    std::this_thread::sleep_for(std::chrono::microseconds(100 * delay));
+                    fail(Exit::bad_data, "the third rank's file is damaged");
+                }
+                for (;;) {
+                    std::vector<float> mine(1 << 20, static_cast<float>(world.rank() + 1)), both(2 << 20, 0.0f);
+                    Context context;
+                    const int64_t half = 1 << 20;
+                    try {
+                        pair->all_gather(context, Tensor(mine.data(), DType::f32, {half}), Tensor(both.data(), DType::f32, {2 * half}));
+                    } catch (...) {
+                        std::fill(mine.begin(), mine.end(), -1.0f);  // as freed memory would change
+                        throw;
+                    }
+                    torn += std::count(both.begin(), both.end(), -1.0f) > 0;
+                }
+            };
+            CHECK_THROWS_AS(run_ranks(3, body), Error);
+            CHECK(torn.load() == 0);
         }
     }
     TEST_CASE("different sizes on the ranks are an error, not a wrong sum") {

@@ -129,6 +129,20 @@ TEST_SUITE("comm/watchdog") {
         CHECK(watched.findings[0].code == Exit::hang);
         CHECK(watched.findings[0].rank == 1);
     }
+    TEST_CASE("a first host that falls silent, with all its ranks, is noticed by the first rank of another") {
+        const std::vector<RankProcess> places{{"a", self}, {"a", self}, {"b", self}, {"b", self}};
+        for (const int rank : {2, 3}) {
+            Watched watched;
+            const auto dog = watched.dog(rank, places, 0.6);
+            CHECK(watched.wait(2) == (rank == 2));  // rank 3 gets nobody's signs of life but its neighbour's
+            if (rank == 2) CHECK(watched.findings[0].rank == 0);
+        }
+    }
+    TEST_CASE("a process that could never be seen is not taken to have ended") {
+        Watched watched;
+        const auto dog = watched.dog(1, {{"a", self}, {"a", self}, {"a", int64_t{1} << 40}}, 60);
+        CHECK(!watched.wait(0.6));
+    }
     TEST_CASE("the state of a process") {
         Child child;
         CHECK(process_state(self) != 0);

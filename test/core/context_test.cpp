@@ -31,4 +31,21 @@ TEST_SUITE("core/context") {
         timer.collect(*context.engine);
         CHECK(timer.entries()[1].calls == 1);
     }
+
+    TEST_CASE("a rank's activity says which part and layer it is at, and afterwards what it said before") {
+        Context context;
+        Activity activity;
+        activity.part = "forward and backward";
+        {
+            auto part = context.part("embedding");  // nobody asks
+        }
+        context.activity = &activity;
+        {
+            auto part = context.part("attention forward", 3);
+            CHECK(std::string(activity.part) == "attention forward");
+            CHECK(activity.layer == 3);
+        }
+        CHECK(std::string(activity.part) == "forward and backward");
+        CHECK(activity.layer == -1);
+    }
 }

@@ -100,6 +100,8 @@ using namespace cudasim;
 namespace {
 thread_local int current_device = 0;  // memory is the host's, whatever the device
 }
+int cudasim::this_device() { return current_device; }
+size_t cudasim::most_shared() { return size_t{machine().architecture == 80 || machine().architecture == 87 ? 163u : machine().architecture < 90 ? 99u : 227u} << 10; }
 
 const char* cudaGetErrorString(cudaError_t error) {
     switch (error) {
@@ -148,7 +150,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     *properties = {};
     std::strcpy(properties->name, "CUDA simulator");
     properties->totalGlobalMem = machine().memory;
-    properties->sharedMemPerBlockOptin = size_t{227} << 10;
+    properties->sharedMemPerBlockOptin = most_shared();
     properties->major = machine().architecture / 10, properties->minor = machine().architecture % 10;
     properties->multiProcessorCount = 4;
     properties->l2CacheSize = 50 << 20;
@@ -220,7 +222,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     if ((kind == cudaMemcpyHostToDevice && !inside(state().device, to, bytes)) || (kind == cudaMemcpyDeviceToHost && !inside(state().device, from, bytes)) ||
         (kind == cudaMemcpyDeviceToDevice && !(inside(state().device, to, bytes) && inside(state().device, from, bytes))))
         return set_error(cudaErrorInvalidValue);
-    if (kind == cudaMemcpyHostToDevice && unpinned(from) && !capturing(stream) && options().deferred_streams) {
+    if (kind == cudaMemcpyHostToDevice && unpinned(from) && !capturing(stream)) {  // staged: the stream may wait for other ranks
         std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
         return queue_work(stream, [to, staged = std::move(staged)] { std::memcpy(to, staged.data(), staged.size()); });
     }

@@ -211,6 +211,11 @@ ncclResult_t ncclReduceScatter(const void* send, void* receive, size_t count, nc
     return collective(comm, stream, send, count * size_of(type) * static_cast<size_t>(comm->group->ranks),
                       [=](const Meeting& meeting) { combine(type, meeting, static_cast<size_t>(comm->rank) * count, count, operation, receive); });
 }
+ncclResult_t ncclReduce(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t operation, int root, ncclComm_t comm, cudaStream_t stream) {
+    return collective(comm, stream, send, count * size_of(type), [=](const Meeting& meeting) {
+        if (comm->rank == root) combine(type, meeting, 0, count, operation, receive);
+    });
+}
 ncclResult_t ncclBroadcast(const void* send, void* receive, size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream) {
     const size_t bytes = count * size_of(type);
     return collective(comm, stream, send, bytes, [=](const Meeting& meeting) { std::memcpy(receive, meeting.sent[static_cast<size_t>(root)].data(), bytes); });
@@ -243,7 +248,7 @@ void* nccl_symbol(const char* name) {
     static const std::map<std::string, void*> symbols = {
         CUDASIM_SYMBOL(ncclGetUniqueId), CUDASIM_SYMBOL(ncclCommInitRank), CUDASIM_SYMBOL(ncclCommDestroy), CUDASIM_SYMBOL(ncclCommAbort),
         CUDASIM_SYMBOL(ncclGetErrorString), CUDASIM_SYMBOL(ncclCommGetAsyncError), CUDASIM_SYMBOL(ncclAllReduce), CUDASIM_SYMBOL(ncclAllGather),
-        CUDASIM_SYMBOL(ncclReduceScatter), CUDASIM_SYMBOL(ncclBroadcast), CUDASIM_SYMBOL(ncclSend), CUDASIM_SYMBOL(ncclRecv), CUDASIM_SYMBOL(ncclGroupStart),
+        CUDASIM_SYMBOL(ncclReduceScatter), CUDASIM_SYMBOL(ncclReduce), CUDASIM_SYMBOL(ncclBroadcast), CUDASIM_SYMBOL(ncclSend), CUDASIM_SYMBOL(ncclRecv), CUDASIM_SYMBOL(ncclGroupStart),
         CUDASIM_SYMBOL(ncclGroupEnd)};
 #undef CUDASIM_SYMBOL
     const auto found = symbols.find(name);

@@ -147,9 +147,12 @@ Machine& machine();
 
 }  // namespace cudasim
 
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+    return attribute == cudaFuncAttributeMaxDynamicSharedMemorySize ? cudasim::set_shared_limit(kernel, value) : cudaSuccess;
+}
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute, int value) {
-    return attribute == cudaFuncAttributeMaxDynamicSharedMemorySize ? cudasim::set_shared_limit(reinterpret_cast<const void*>(kernel), value) : cudaSuccess;
+    return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
 }
 
 template <class... Parameters, class... Arguments>

@@ -30,7 +30,8 @@ cudaError_t queue_work_when(std::function<bool()> ready, cudaStream_t stream, st
 bool capturing(cudaStream_t stream);
 /// An error, which also spoils the capture, if some stream captures.
 cudaError_t refuse_in_capture();
-void finish_all();
+int this_device();  ///< of the calling thread
+void finish_all();  ///< of this device: others' streams may wait for what this thread has not queued yet
 void finish(cudaStream_t stream);
 void drop_work();
 

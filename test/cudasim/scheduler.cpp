@@ -27,7 +27,6 @@ namespace cudasim {
 namespace {
 
 constexpr unsigned most_threads = 1024, warp_size = 32;
-constexpr size_t most_shared_bytes = size_t{227} << 10;
 constexpr int most_polls = 100000;  ///< reads of one unchanged value by atomics, other threads of the block going on between them
 
 class Random {
@@ -147,7 +146,7 @@ thread_local Worker* worker = nullptr;
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t border = 256, shared_capacity = size_t{4} << 20;
 #else
-constexpr size_t shared_capacity = most_shared_bytes;
+constexpr size_t shared_capacity = size_t{227} << 10;  ///< of the largest architecture
 #endif
 
 }  // namespace
@@ -425,7 +424,7 @@ std::string beyond_limits(const Launch& launch) {
     if (threads > most_threads || launch.block.z > 64) return refuse(fmt::format("{} threads a block ({} in z), hardware has at most {} (64)", threads, launch.block.z, most_threads));
     if (launch.grid.x > 0x7fffffffu || launch.grid.y > 65535 || launch.grid.z > 65535)
         return refuse(fmt::format("a grid of {} x {} x {} blocks, hardware has at most 2147483647 x 65535 x 65535", launch.grid.x, launch.grid.y, launch.grid.z));
-    if (launch.shared_bytes > most_shared_bytes) return refuse(fmt::format("{} bytes of shared memory a block, hardware has at most {}", launch.shared_bytes, most_shared_bytes));
+    if (launch.shared_bytes > most_shared()) return refuse(fmt::format("{} bytes of shared memory a block, hardware has at most {}", launch.shared_bytes, most_shared()));
     return {};
 }
 

@@ -47,6 +47,9 @@ Options& options();
 /// The order of streams is drawn from the seed again: tests that need a certain one must not depend on those before them.
 void draw_streams_anew();
 
+/// Bytes of shared memory that a block of this architecture can have.
+size_t most_shared();
+
 /// Runs all blocks. Empty, or the sentence of the first failure.
 std::string run(const Launch& launch);
 

@@ -9,10 +9,10 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <memory>
 #include <set>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 namespace {
@@ -55,6 +55,7 @@ struct CUstream_st {
     std::deque<Operation> queue;
     std::shared_ptr<Capture> capture;
     std::vector<size_t> tail;  // nodes that the next one follows
+    int device = cudasim::this_device();
 };
 struct CUgraph_st {
     std::vector<Node> nodes;
@@ -165,7 +166,7 @@ cudaError_t refuse_in_capture() {
 }
 
 void finish_all() {
-    run_until([] { return false; });
+    run_until([] { return std::all_of(streams().begin(), streams().end(), [](cudaStream_t s) { return s->queue.empty() || s->device != this_device(); }); });
 }
 void finish(cudaStream_t stream) {
     run_until([&] { return of(stream).queue.empty(); });
@@ -186,8 +187,8 @@ cudaError_t queue_work_when(std::function<bool()> ready, cudaStream_t stream, st
 
 namespace {
 
-std::unordered_map<const void*, int>& shared_limits() {
-    static std::unordered_map<const void*, int> limits;
+std::map<std::pair<int, const void*>, int>& shared_limits() {  // by device and kernel
+    static std::map<std::pair<int, const void*>, int> limits;
     return limits;
 }
 thread_local std::string next_name;
@@ -212,8 +213,8 @@ void name_next_launch(const char* name) { next_name = name; }
 
 cudaError_t set_shared_limit(const void* kernel, int bytes) {
     const std::lock_guard lock(mutex());
-    if (bytes > 227 << 10) return set_error(cudaErrorInvalidValue);
-    shared_limits()[kernel] = bytes;
+    if (bytes > static_cast<int>(most_shared())) return set_error(cudaErrorInvalidValue);
+    shared_limits()[{this_device(), kernel}] = bytes;
     return cudaSuccess;
 }
 
@@ -221,7 +222,7 @@ cudaError_t queue_launch(const cudaLaunchConfig_t& config, const void* kernel, s
     const std::lock_guard lock(mutex());
     Launch launch{next_name.empty() ? "without a name" : next_name, config.gridDim, config.blockDim, config.dynamicSmemBytes, std::move(body)};
     next_name.clear();
-    const auto limit = shared_limits().find(kernel);
+    const auto limit = shared_limits().find({this_device(), kernel});
     if (std::string refusal = beyond_limits(launch); !refusal.empty()) return fail(std::move(refusal));
     if (launch.shared_bytes > 48 << 10 && (limit == shared_limits().end() || launch.shared_bytes > static_cast<size_t>(limit->second)))
         return fail("kernel '" + launch.name + "' cannot be launched: more than 48 KB of shared memory must be asked for with cudaFuncSetAttribute");

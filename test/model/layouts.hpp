@@ -3,6 +3,7 @@
 
 #include "comm/threads.hpp"
 #include "model/families.hpp"
+#include "model/gradient_sync.hpp"
 #include "train/step.hpp"
 
 #include <map>
@@ -75,24 +76,26 @@ inline void load_parts(ParameterStore& store, const NamedValues& values) {
     store.update_compute();
 }
 
-/// Sums gradients over the ranks that have the same elements.
-inline void sum_gradients(Context& context, const ParameterStore& store) {
-    for (const Parameter& p : store.records())
-        for (int64_t e = 0; e < p.part_tensors(); ++e) (p.experts ? store.mesh().data() : store.mesh().replicas()).all_reduce(context, store.gradient(p, e));
-}
-
 /// One rank's gradients of the step whose batches of all replicas are `whole`; returns the sums of the whole step.
-inline LossSums step_on(Context& context, Transformer& model, const StepBatch& whole, const LossCoefficients& coefficients, Recompute recompute = Recompute::none) {
+inline LossSums step_on(Context& context, Transformer& model, const StepBatch& whole, const LossCoefficients& coefficients, Recompute recompute = Recompute::none,
+                        bool sequence_parallel = false) {
     LossScales scales{coefficients.balance, coefficients.router_z, coefficients.output_z, 0, 1, 1};
     for (const Batch& b : whole) scales.tokens += b.target_tokens();
     count_groups(model.config(), whole, scales);
     model.parameters().zero_gradients();
     Pass pass{.context = context, .parameters = model.parameters(), .config = model.config(), .training = true, .seed = 3, .step = 7, .loss = scales};
-    pass.recompute = recompute;
+    pass.recompute = recompute, pass.sequence_parallel = sequence_parallel;
+    const auto exchange_lane = context.engine->make_lane();
+    pass.exchange_lane = exchange_lane.get(), pass.exchange_chunks = 2;
     Arena::Scope scope(context.arena);
     const Tensor report = context.zeros(DType::f64, {model.report_size()});
-    for (const Batch& b : share_of(whole, model.parameters().mesh())) model.train(pass, upload(context, model.config(), b), report);
-    sum_gradients(context, model.parameters());
+    GradientSync sync(model.parameters(), 1 << 12);  // several buckets
+    const StepBatch own = share_of(whole, model.parameters().mesh());
+    for (const Batch& b : own) {
+        if (&b == &own.back()) pass.sync = &sync;
+        model.train(pass, upload(context, model.config(), b), report);
+    }
+    sync.finish();
     model.parameters().mesh().replicas().all_reduce(context, report);
     return model.read_report(context.download<double>(report).data());
 }
@@ -115,7 +118,7 @@ private:
 /// Compares a rank's gradients with the whole ones, tensor by tensor: largest difference by the tensor's largest gradient.
 inline void compare_gradients(const ParameterStore& store, const NamedValues& expected, double tolerance, Findings& findings, double* worst = nullptr) {
     for (const Parameter& p : store.records())
-        for (int64_t e = 0; e < p.part_tensors(); ++e) {
+        for (int64_t e = 0; e < (p.frozen ? 0 : p.part_tensors()); ++e) {  // gradients of frozen parts are not summed
             const std::vector<double>& whole = expected.at(p.part_name(e));
             const std::vector<double> own = values_of(store.gradient(p, e));
             double largest = 0, difference = 0;

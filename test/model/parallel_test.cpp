@@ -1,5 +1,7 @@
 // Whatever the layout of data, expert and tensor ranks: the same gradients of every parameter as one rank's, the same losses and the same routing.
+#include "comm/mpi.hpp"
 #include "model/layouts.hpp"
+#include "optim/freezing.hpp"
 
 #include <doctest/doctest.h>
 
@@ -51,8 +53,9 @@ struct Reference {
     LossSums sums;
     double norm = 0;
 
-    Reference(const ModelConfig& config, const StepBatch& batches, DType type, bool opinion = true) : weights(weights_of(config, opinion)) {
+    Reference(const ModelConfig& config, const StepBatch& batches, DType type, bool opinion = true, const std::vector<std::string>& freeze = {}) : weights(weights_of(config, opinion)) {
         Transformer model(config);
+        freeze_parameters(model.parameters(), freeze);
         model.parameters().allocate(type, true);
         load_parts(model.parameters(), weights);
         Context context;
@@ -75,23 +78,39 @@ void compare_sums(const LossSums& got, const LossSums& expected, double toleranc
     }
 }
 
-// Runs the step on a layout and compares it with one rank's.
+// Choices that an expert's capacity left out.
+double dropped_choices(const LossSums& sums) {
+    double dropped = 0;
+    for (const auto& layer : sums.routing)
+        for (size_t e = 0; e < layer.load.size(); ++e) dropped += layer.demand[e] - layer.load[e];
+    return dropped;
+}
+
+// Runs the step on this rank of a layout and compares it with one rank's; returns the largest difference of a gradient.
+double compare_rank(Communicator& world, const ModelConfig& config, const StepBatch& batches, const Reference& expected, const MeshShape& shape, DType type, double tolerance,
+                    Findings& findings, Recompute recompute = Recompute::none, bool sequence_parallel = false, const std::vector<std::string>& freeze = {}) {
+    const Mesh mesh(world, shape);
+    Transformer model(config, mesh);
+    freeze_parameters(model.parameters(), freeze);
+    model.parameters().allocate(type, true);
+    load_parts(model.parameters(), expected.weights);
+    Context context;
+    const LossSums sums = step_on(context, model, batches, all_losses, recompute, sequence_parallel);
+    double worst = 0;
+    compare_gradients(model.parameters(), expected.gradients, tolerance, findings, &worst);
+    compare_sums(sums, expected.sums, tolerance, findings);
+    const double norm = gradient_norm(context, model.parameters());
+    if (!(std::abs(norm - expected.norm) <= tolerance * expected.norm)) findings.add("gradient norm {} instead of {}", norm, expected.norm);
+    return worst;
+}
+
+// The same on all ranks, as threads.
 void check_layout(const ModelConfig& config, const StepBatch& batches, const Reference& expected, const MeshShape& shape, DType type, double tolerance, double& worst,
-                  Recompute recompute = Recompute::none) {
+                  Recompute recompute = Recompute::none, bool sequence_parallel = false, const std::vector<std::string>& freeze = {}) {
     Findings findings;
     run_ranks(shape.ranks(), [&](Communicator& world) {
-        const Mesh mesh(world, shape);
-        Transformer model(config, mesh);
-        model.parameters().allocate(type, true);
-        load_parts(model.parameters(), expected.weights);
-        Context context;
-        const LossSums sums = step_on(context, model, batches, all_losses, recompute);
-        double own_worst = 0;
-        compare_gradients(model.parameters(), expected.gradients, tolerance, findings, &own_worst);
-        compare_sums(sums, expected.sums, tolerance, findings);
-        const double norm = gradient_norm(context, model.parameters());
-        if (!(std::abs(norm - expected.norm) <= tolerance * expected.norm)) findings.add("gradient norm {} instead of {}", norm, expected.norm);
-        if (world.rank() == 0) worst = std::max(worst, own_worst);
+        const double own = compare_rank(world, config, batches, expected, shape, type, tolerance, findings, recompute, sequence_parallel, freeze);
+        if (world.rank() == 0) worst = std::max(worst, own);
     });
     CHECK(findings.text() == "");
 }
@@ -101,15 +120,19 @@ void check_layout(const ModelConfig& config, const StepBatch& batches, const Ref
 TEST_SUITE("model/parallel") {
     TEST_CASE("in double, on every layout: gradients of every parameter, losses, routing, gradient norm") {
         double worst = 0;
+        int dropping = 0;
         for (const Family& family : parallel_families()) {
             CAPTURE(family.name);
             const StepBatch batches = two_micro_batches(family.config);
             const Reference expected(family.config, batches, DType::f64);
+            dropping += dropped_choices(expected.sums) > 0;
             for (const MeshShape& shape : family.config.experts ? all_layouts() : dense_layouts()) {
                 CAPTURE(shape.text());
                 check_layout(family.config, batches, expected, shape, DType::f64, 1e-12, worst);
             }
         }
+        CHECK(dropping >= 5);  // of the families whose experts have a capacity
+        MESSAGE("families that drop choices: ", dropping);
         MESSAGE("largest difference of a gradient on rank 0, relative to its tensor's largest: ", worst);
     }
 
@@ -127,15 +150,45 @@ TEST_SUITE("model/parallel") {
         MESSAGE("largest difference of a gradient on rank 0, relative to its tensor's largest: ", worst);
     }
 
+    TEST_CASE("frozen parts: the gradients of the others, and the norm, without them") {
+        double worst = 0;
+        for (const std::vector<std::string>& freeze : {std::vector<std::string>{"non_moe"}, {"experts"}, {"gate", "attention"}}) {
+            const ModelConfig config = divisible(routed_model("gshard"));
+            const StepBatch batches = two_micro_batches(config);
+            const Reference expected(config, batches, DType::f64, true, freeze);
+            for (const MeshShape& shape : {MeshShape{2, 1, 1}, MeshShape{1, 2, 2}, MeshShape{2, 2, 1}, MeshShape{4, 1, 2}})
+                check_layout(config, batches, expected, shape, DType::f64, 1e-12, worst, Recompute::none, false, freeze);
+        }
+    }
+
     TEST_CASE("experts that get nothing: routers without an opinion send all to the first ones") {
         double worst = 0;
-        for (const char* name : {"switch", "gshard", "dropless_top_k"}) {
-            bool known = false;
-            for (const NamedRouter& named : named_routers()) known |= std::string(named.name) == name;
-            const ModelConfig config = divisible(known ? routed_model(name) : small_switch());
+        for (const char* name : {"switch", "gshard", "dropless"}) {
+            CAPTURE(name);
+            const ModelConfig config = divisible(routed_model(name));
             const StepBatch batches = two_micro_batches(config);
             const Reference expected(config, batches, DType::f64, false);
             for (const MeshShape& shape : {MeshShape{1, 4, 1}, MeshShape{1, 2, 2}, MeshShape{2, 4, 1}}) check_layout(config, batches, expected, shape, DType::f64, 1e-12, worst);
+        }
+    }
+
+    TEST_CASE("tokens divided among tensor ranks between sub-layers, also unevenly and computed again") {
+        double worst = 0;
+        std::vector<Family> all = parallel_families();
+        all.push_back({"gated shared expert", divisible(routed_model("gshard"))});
+        all.back().config.shared_d_ff = 12, all.back().config.shared_gate = true;
+        for (const Family& family : all) {
+            CAPTURE(family.name);
+            const StepBatch even = two_micro_batches(family.config), uneven = {family_batch(family.config, 2, 3), family_batch(family.config, 2, 4, 2)};
+            for (const StepBatch* batches : {&even, &uneven}) {
+                const Reference expected(family.config, *batches, DType::f64);
+                for (const MeshShape& shape : {MeshShape{1, 1, 2}, MeshShape{1, 1, 4}, MeshShape{2, 1, 4}, MeshShape{1, 2, 2}}) {
+                    if (shape.expert > 1 && family.config.experts == 0) continue;
+                    CAPTURE(shape.text());
+                    for (const Recompute recompute : {Recompute::none, Recompute::cheap, Recompute::full})
+                        check_layout(family.config, *batches, expected, shape, DType::f64, 1e-12, worst, recompute, true);
+                }
+            }
         }
     }
 
@@ -197,5 +250,34 @@ TEST_SUITE("model/parallel") {
         ModelConfig odd = divisible(small_t5());
         odd.d_ff = 37;
         CHECK(refused(odd, {1, 1, 2}).find("model.d_ff") != std::string::npos);
+    }
+}
+
+// test/e2e/ranks_layouts_test.sh starts it with mpirun on 1, 2, 4 and 8 ranks.
+TEST_SUITE("model/parallel_mpi") {
+    TEST_CASE("ranks as processes, on every layout of as many as were started: gradients, losses, routing, gradient norm" * doctest::skip(!launch())) {
+        Mpi mpi;
+        int layouts = 0, dropping = 0;
+        for (const Family& family : parallel_families()) {
+            const ModelConfig& config = family.config;
+            if (std::string_view(family.name) != "T5 v1.1" && std::string_view(family.name) != "ST-MoE with its dense layers and biases" && std::string_view(family.name) != "GLaM") continue;
+            CAPTURE(family.name);
+            const StepBatch batches = two_micro_batches(config);
+            for (const DType type : {DType::f64, DType::f32}) {
+                const Reference expected(config, batches, type);
+                dropping += dropped_choices(expected.sums) > 0;
+                for (const MeshShape& shape : config.experts ? all_layouts() : dense_layouts()) {
+                    if (shape.ranks() != mpi.world().size()) continue;
+                    CAPTURE(shape.text());
+                    Findings findings;
+                    compare_rank(mpi.world(), config, batches, expected, shape, type, type == DType::f64 ? 1e-12 : 1e-5, findings);
+                    CHECK(findings.text() == "");
+                    ++layouts;
+                }
+            }
+        }
+        mpi.finish();
+        CHECK(layouts > 0);
+        CHECK(dropping > 0);
     }
 }

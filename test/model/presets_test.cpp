@@ -115,13 +115,13 @@ TEST_SUITE("model/presets") {
         CHECK(std::fabs(active_parameters(model) - 96.6e9) <= 0.05e9);
     }
 
-    TEST_CASE("every model file but those for the toy world and real text is in the table") {
+    TEST_CASE("every model file but those for the toy world, real text and the study is in the table") {
         std::set<std::string> known;
         for (const Preset& preset : presets) known.insert(preset.name);
         for (const auto& entry : std::filesystem::directory_iterator(folder)) {
             const std::string name = entry.path().stem().string();
             CAPTURE(name);
-            const bool other = name.starts_with("toy") || name.starts_with("real") || name == "switch-small";
+            const bool other = name.starts_with("toy") || name.starts_with("real") || name.starts_with("study") || name == "switch-small";
             CHECK((other || known.count(name) == 1));
         }
     }

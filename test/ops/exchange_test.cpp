@@ -66,6 +66,9 @@ TEST_SUITE("ops/exchange") {
                     wrong += !same_bits(rows.slice_rows(static_cast<int64_t>(r), 1), in_slots.slice_rows(expected_slots[r], 1));
                     wrong += !same_bits(back.slice_rows(expected_slots[r], 1), in_slots.slice_rows(expected_slots[r], 1));
                 }
+                const Tensor fresh = make(context, type, {slot_count, c.width});
+                for (int64_t s = 0; s < slot_count; ++s)  // slots without a row stay as they were
+                    if (std::find(expected_slots.begin(), expected_slots.end(), s) == expected_slots.end()) wrong += !same_bits(back.slice_rows(s, 1), fresh.slice_rows(s, 1));
                 CHECK(wrong == 0);
                 const Tensor beyond = make(context, type, {3, c.width});  // untouched: as make() leaves it
                 CHECK(same_bits(rows.slice_rows(used, 3), beyond));

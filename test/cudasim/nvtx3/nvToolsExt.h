@@ -1,4 +1,4 @@
-// Ranges that a profiler would show: counted, and their names kept.
+// Ranges that a profiler would show, of each host thread: counted, and their names kept.
 #pragma once
 
 #include <set>
@@ -11,7 +11,7 @@ struct Ranges {
     std::set<std::string> names;
 };
 inline Ranges& ranges() {
-    static Ranges ranges;
+    static thread_local Ranges ranges;
     return ranges;
 }
 
