@@ -17,8 +17,9 @@ struct Batch {
     int64_t encoder_length = 0;  ///< 0 for decoder-only models
     int64_t decoder_length = 0;
     int64_t first_row = 0;
+    int64_t targets_per_row = 1;  ///< decoder rows that read the same encoder row: targets of one input that are scored; all of row 0 come first
     std::vector<int32_t> encoder_ids, encoder_segments;                    ///< [rows, encoder_length]
-    std::vector<int32_t> decoder_ids, decoder_segments, decoder_targets;   ///< [rows, decoder_length]; ids are the targets shifted right within each segment
+    std::vector<int32_t> decoder_ids, decoder_segments, decoder_targets;   ///< [rows * targets_per_row, decoder_length]; ids are the targets shifted right within each segment
     std::vector<uint8_t> encoder_routed, decoder_routed;                   ///< 1 = the router may route it; empty: every token that is not padding
     std::vector<int32_t> prefix_ends;  ///< [rows, decoder_length], decoder-only prefix-LM, else empty: of a position inside a segment's prefix (which it
                                        ///< sees in both directions) the index in the row at which that prefix ends; 0 outside of prefixes

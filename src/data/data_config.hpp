@@ -20,6 +20,12 @@ struct DataConfig {
     Objective objective = Objective::span_corruption;
     std::vector<std::string> train;       ///< token shard folders, or JSONL files (.gz, .zst too) and folders of them; each entry is one source
     std::vector<std::string> validation;  ///< the same, for validation; empty = none
+    std::string mixture;             ///< instruct: a mixture of tasks (mixture_file.hpp), or a task file, in place of `train`
+    std::string validation_mixture;  ///< the same in place of `validation`
+    std::string validation_split;    ///< validation on this split of `mixture`, in place of both
+    std::vector<std::string> only;   ///< names of the tasks of `mixture` and of validation that count, with * and ?; empty = all
+    std::string folder;              ///< what paths of task files are relative to
+    std::string cache;               ///< folder for tokenised tasks, checked by hash; empty = tokenised at every start, in memory
     std::vector<double> weights;  ///< one share per entry of `train`; empty = in proportion to size (after `cap`).
     int64_t tasks = 0;                    ///< instruct: so many task files of `train` (tasks.hpp); 0 = all. Validation is not restricted
     int64_t tasks_seed = 0;               ///< which ones: nested, fewer are among more
@@ -49,6 +55,8 @@ struct DataConfig {
     bool shuffle = true;
     int64_t seed = 0;               ///< of shuffling, masking and mixing
     int64_t prefetch = 2;           ///< optimizer steps prepared ahead in the background; 0 = none
+
+    bool validates() const { return !validation.empty() || !validation_mixture.empty() || !validation_split.empty(); }
 
     bool encoder_decoder = true;    ///< follows the model; not an option of `[data]`
     bool bidirectional_prefix = false;  ///< follows the model, too: decoder-only rows mark their inputs as a prefix

@@ -2,6 +2,7 @@
 #include "data/encoding.hpp"
 
 #include "core/error.hpp"
+#include "data/strings.hpp"
 
 #include <simdjson.h>
 
@@ -16,19 +17,6 @@ namespace {
 constexpr std::array<uint16_t, 32> cp1252_high = {0x20ac, 0,      0x201a, 0x0192, 0x201e, 0x2026, 0x2020, 0x2021, 0x02c6, 0x2030, 0x0160,
                                                   0x2039, 0x0152, 0,      0x017d, 0,      0,      0x2018, 0x2019, 0x201c, 0x201d, 0x2022,
                                                   0x2013, 0x2014, 0x02dc, 0x2122, 0x0161, 0x203a, 0x0153, 0,      0x017e, 0x0178};
-
-void append_utf8(std::string& text, uint32_t code) {
-    if (code < 0x80) {
-        text += static_cast<char>(code);
-    } else if (code < 0x800) {
-        text += static_cast<char>(0xc0 | code >> 6);
-        text += static_cast<char>(0x80 | (code & 0x3f));
-    } else {
-        text += static_cast<char>(0xe0 | code >> 12);
-        text += static_cast<char>(0x80 | (code >> 6 & 0x3f));
-        text += static_cast<char>(0x80 | (code & 0x3f));
-    }
-}
 
 // Length of the valid character at `at`, 0 if there is none (Unicode standard, table 3-7).
 size_t character_length(std::string_view bytes, size_t at) {

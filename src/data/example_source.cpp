@@ -208,6 +208,7 @@ SourceCounts& SourceCounts::operator+=(const SourceCounts& other) {
     examples += other.examples, tokens += other.tokens;
     truncated_inputs += other.truncated_inputs, truncated_targets += other.truncated_targets;
     dropped += other.dropped, malformed += other.malformed;
+    unasked += other.unasked, held_out += other.held_out, narrowed += other.narrowed;
     return *this;
 }
 

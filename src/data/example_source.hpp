@@ -23,9 +23,13 @@ struct Example {
 struct SourceCounts {
     int64_t examples = 0;           ///< of JSONL; windows are not counted
     int64_t tokens = 0;             ///< of all of it
-    int64_t truncated_inputs = 0, truncated_targets = 0;
-    int64_t dropped = 0;            ///< too long, by the rule `drop`
-    int64_t malformed = 0;          ///< lines skipped by policy
+    int64_t truncated_inputs = 0, truncated_targets = 0;  ///< of a mixture: examples that some way of asking cuts
+    int64_t dropped = 0;            ///< too long, by the rule `drop`; of a mixture: in every way of asking
+    int64_t malformed = 0;          ///< lines or records skipped by policy
+    // Of mixtures. What is read is an example, or among these, or among `dropped`.
+    int64_t unasked = 0;            ///< no template asks or answers anything
+    int64_t held_out = 0;           ///< left out because they hold an item that is held out
+    int64_t narrowed = 0;           ///< of the examples: not asked in some ways, because those are too long (rule `drop`)
     SourceCounts& operator+=(const SourceCounts& other);
 };
 

@@ -1,7 +1,7 @@
 // Task examples from JSONL: for instruction tuning, finetuning and evaluation.
 //
-// One object a line: inputs (a text), targets (a text, or a list of accepted answers), optionally options (a list of texts to choose from) and task
-// (a name). The names of the fields are configurable. Files may be compressed; of folders the .jsonl files are read, in byte order
+// One object a line: inputs (a text), targets (a text, or a list of accepted answers), optionally options (a list of texts to choose from) task
+// (a name) and group (a name that questions which belong together share). The names of the fields are configurable. Files may be compressed; of folders the .jsonl files are read, in byte order
 // of their paths.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace flanmoe {
 
 struct ExampleKeys {
     std::vector<std::string> inputs = {"inputs"}, targets = {"targets"};  ///< the first of them that a line has
-    std::string options = "options", task = "task";                       ///< "" = not read
+    std::string options = "options", task = "task", group = "group";      ///< "" = not read
     std::string remove_suffix;                                            ///< cut from the end of every target and option that ends so
 };
 
@@ -29,9 +29,13 @@ struct TaskExample {
     std::vector<std::string> targets;  ///< at least one; each is correct
     std::vector<std::string> options;  ///< empty if the line has none
     std::string task;                  ///< "" if the line has none
+    std::string group;                 ///< questions that belong together (contrasts of one another) have the same; "" = none
     std::string file;
     int64_t line = 0;
 };
+
+/// One of its options is an accepted answer, letter by letter.
+bool answerable(const TaskExample& example);
 
 struct ExampleCounts {
     int64_t examples = 0;

@@ -32,12 +32,12 @@ std::vector<int64_t> apportion(int64_t total, const std::vector<double>& weights
 
 }  // namespace
 
-Mixture::Mixture(std::vector<int64_t> sizes, const std::vector<double>& weights, int64_t cap, int64_t seed, bool shuffle)
+Mixture::Mixture(std::vector<int64_t> sizes, const std::vector<double>& weights, int64_t cap, int64_t seed, bool shuffle, int64_t slots)
     : sizes_(std::move(sizes)), seed_(seed), shuffle_(shuffle), passes_(sizes_.size()) {
     require(!sizes_.empty() && (weights.empty() || weights.size() == sizes_.size()), "a weight for every source, or none");
     std::vector<int64_t> shares;
     for (int64_t size : sizes_) shares.push_back(cap > 0 ? std::min(size, cap) : size);
-    if (!weights.empty()) shares = apportion(std::accumulate(shares.begin(), shares.end(), int64_t{0}), weights);
+    if (!weights.empty()) shares = apportion(std::max(slots, std::accumulate(shares.begin(), shares.end(), int64_t{0})), weights);
     first_.push_back(0);
     for (int64_t share : shares) first_.push_back(first_.back() + share);
 }

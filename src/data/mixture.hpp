@@ -16,8 +16,8 @@ namespace flanmoe {
 class Mixture {
 public:
     /// `sizes`: slots of the sources. Without weights, source s gives min(sizes[s], cap) slots an epoch (cap 0 = all); with weights the epoch has as
-    /// many slots in all, shared out by weight.
-    Mixture(std::vector<int64_t> sizes, const std::vector<double>& weights, int64_t cap, int64_t seed, bool shuffle);
+    /// many slots in all, or `slots` if that is more, shared out by weight: so that small tasks of large mixtures have their exact share, too.
+    Mixture(std::vector<int64_t> sizes, const std::vector<double>& weights, int64_t cap, int64_t seed, bool shuffle, int64_t slots = 0);
 
     struct Place {
         std::size_t source = 0;

@@ -2,6 +2,7 @@
 #include "data/rows.hpp"
 
 #include "core/error.hpp"
+#include "data/mixture_source.hpp"
 #include "data/tasks.hpp"
 
 #include <xxhash.h>
@@ -81,22 +82,54 @@ Batch make_batch(const std::vector<Row>& rows, size_t first, size_t count, int64
 
 RowStream::RowStream(const std::vector<std::string>& paths, const DataConfig& config, const Tokenizer& tokenizer, bool training)
     : config_(config), packing_(config.packing && config.objective == Objective::instruct) {
+    const std::string mixture = (training ? training_choice(config_) : validation_choice(config_)).path.string();
+    if (!mixture.empty())
+        open_tasks(open_mixture(mixture, config_, tokenizer, training), training);
+    else
+        open_paths(paths, tokenizer, training);
+    add_settings_to_hash();
+}
+
+RowStream::RowStream(const OpenMixture& mixture, const DataConfig& config, bool training) : config_(config), packing_(config.packing) {
+    open_tasks(mixture, training);
+    add_settings_to_hash();
+}
+
+void RowStream::add_settings_to_hash() {
+    for (size_t s = 0; s < sources_.size(); ++s) {
+        const int64_t values[] = {mixture_->share(s), config_.seed, config_.shuffle, packing_};
+        hash_ = XXH3_64bits_withSeed(values, sizeof values, hash_);
+    }
+}
+
+void RowStream::add(std::shared_ptr<const ExampleSource> source) {
+    source_counts_ += source->counts();
+    const uint64_t hash = source->hash();
+    hash_ = XXH3_64bits_withSeed(&hash, sizeof hash, hash_);
+    sources_.push_back(std::move(source));
+}
+
+void RowStream::open_paths(const std::vector<std::string>& paths, const Tokenizer& tokenizer, bool training) {
     if (paths.empty()) fail(Exit::usage, "no data is named; set data.{} to at least one path", training ? "train" : "validation");
     std::vector<int64_t> sizes;
     for (const std::vector<std::string>& source : choose(paths, training)) {
-        sources_.push_back(open_source(source, config, tokenizer, training && config.shuffle));
+        add(open_source(source, config_, tokenizer, training && config_.shuffle));
         sizes.push_back(sources_.back()->size());
-        source_counts_ += sources_.back()->counts();
-        const uint64_t hash = sources_.back()->hash();
-        hash_ = XXH3_64bits_withSeed(&hash, sizeof hash, hash_);
     }
     // Validation is shuffled too, so that a fixed number of batches is a fair sample of it.
-    mixture_ = std::make_unique<Mixture>(sizes, training ? config_.weights : std::vector<double>{}, training ? config.cap : 0, config.seed,
-                                         config.shuffle || !training);
-    for (size_t s = 0; s < sizes.size(); ++s) {
-        const int64_t values[] = {mixture_->share(s), config.seed, config.shuffle, packing_};
-        hash_ = XXH3_64bits_withSeed(values, sizeof values, hash_);
+    mixture_ = std::make_unique<Mixture>(sizes, training ? config_.weights : std::vector<double>{}, training ? config_.cap : 0, config_.seed,
+                                         config_.shuffle || !training);
+}
+
+// Every task is a source; their shares are the mixture's rates, to a millionth.
+void RowStream::open_tasks(const OpenMixture& mixture, bool training) {
+    std::vector<int64_t> sizes;
+    for (const auto& source : mixture.sources) {
+        tasks_.push_back(source->task().task->name);
+        sizes.push_back(source->size());
+        add(source);
     }
+    mixture_ = std::make_unique<Mixture>(sizes, mixture.rates, 0, config_.seed, config_.shuffle || !training, training ? int64_t{1} << 20 : 0);
 }
 
 // What each source reads: the paths as they are, or, of instruction data for training, the files of the chosen tasks. An entry that keeps no task gives

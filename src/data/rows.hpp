@@ -18,6 +18,8 @@
 
 namespace flanmoe {
 
+struct OpenMixture;
+
 struct Row {
     std::vector<int32_t> encoder_ids, encoder_segments;
     std::vector<int32_t> decoder_ids, decoder_segments, decoder_targets;
@@ -50,8 +52,10 @@ struct RowCounts {
 /// The endless stream of rows over a mixture of sources.
 class RowStream {
 public:
-    /// `paths` are entries of `train` (with weights and cap) or of `validation` (without). `config` is resolved.
+    /// `paths` are entries of `train` (with weights and cap) or of `validation` (without); none where the config names a mixture in their place. `config` is resolved.
     RowStream(const std::vector<std::string>& paths, const DataConfig& config, const Tokenizer& tokenizer, bool training);
+    /// The same over a mixture that is open.
+    RowStream(const OpenMixture& mixture, const DataConfig& config, bool training);
 
     /// The next row; false when the stream has reached place `end` (-1 = never).
     bool next(Row& row, int64_t end = -1);
@@ -66,11 +70,15 @@ public:
 
 private:
     std::vector<std::vector<std::string>> choose(const std::vector<std::string>& paths, bool training);
+    void add(std::shared_ptr<const ExampleSource> source);
+    void open_paths(const std::vector<std::string>& paths, const Tokenizer& tokenizer, bool training);
+    void open_tasks(const OpenMixture& mixture, bool training);
+    void add_settings_to_hash();
     bool fetch(int64_t end);
 
     DataConfig config_;
     bool packing_;
-    std::vector<std::unique_ptr<ExampleSource>> sources_;
+    std::vector<std::shared_ptr<const ExampleSource>> sources_;
     std::unique_ptr<Mixture> mixture_;
     int64_t position_ = 0;
     Example pending_;

@@ -2,7 +2,8 @@
 #include "data/text_files.hpp"
 
 #include "core/error.hpp"
-#include "data/json_lines.hpp"
+#include "data/json_value.hpp"
+#include "data/readers/fields.hpp"
 
 #include <algorithm>
 #include <optional>
@@ -45,6 +46,21 @@ void collect_folder(const fs::path& folder, const std::vector<std::string>& exte
     files.insert(files.end(), found.begin(), found.end());
 }
 
+// The text of a line: that of all fields which it has, one at least.
+std::string text_of(const std::string& line, JsonParser& json, const std::vector<std::string>& keys) {
+    DataValue record;
+    if (const std::string problem = json.parse(line, record); !problem.empty()) throw RecordProblem{problem};
+    if (!record.object()) throw RecordProblem{"is not a JSON object"};
+    name_of_field(record, keys);
+    std::string document;
+    for (const std::string& key : keys) {
+        const DataValue* value = record.find(key);
+        if (!value || value->nothing()) continue;
+        for (const std::string& text : value->list() ? texts_field(record, key) : std::vector<std::string>{text_field(record, key)}) document += (document.empty() ? "" : "\n") + text;
+    }
+    return document;
+}
+
 }  // namespace
 
 std::string joined(const std::vector<std::string>& parts, std::string_view between) {
@@ -85,7 +101,7 @@ struct DocumentReader::OpenFile {
     std::optional<LineReader> lines;
     std::unique_ptr<ByteSource> whole;
     bool ended = false;
-    JsonLine json;
+    JsonParser json;
 
     int64_t consumed() const { return lines ? lines->consumed() : whole ? whole->consumed() : 0; }
 };
@@ -189,24 +205,15 @@ bool DocumentReader::read_json_line(std::string& document) {
             ++counts_.malformed;
             continue;
         }
-        std::string problem = open_->json.parse(line);
-        document.clear();
-        bool found = false;
-        for (const std::string& key : options_.json_keys) {
-            if (!problem.empty()) break;
-            const JsonLine::Field field = open_->json.field(key);
-            if (field.kind == JsonLine::Kind::missing) continue;
-            if (field.kind == JsonLine::Kind::other) problem = fmt::format("has a field '{}' that is not text", key);
-            for (const std::string& text : field.texts) document += (document.empty() ? "" : "\n") + text;
-            found = true;
+        try {
+            document = text_of(line, open_->json, options_.json_keys);
+            return true;
+        } catch (const RecordProblem& problem) {
+            if (options_.malformed == MalformedPolicy::fail)
+                fail(Exit::bad_data, "{}:{} {}; repair the line, name another field (--key), or skip such lines (--malformed skip)", open_->path.string(),
+                     open_->lines->line_number(), problem.what);
+            ++counts_.malformed;
         }
-        if (problem.empty() && !found)
-            problem = fmt::format("has no field '{}' (it has: {})", joined(options_.json_keys, "' or '"), joined(open_->json.keys(), ", "));
-        if (problem.empty()) return true;
-        if (options_.malformed == MalformedPolicy::fail)
-            fail(Exit::bad_data, "{}:{} {}; repair the line, name another field (--key), or skip such lines (--malformed skip)", open_->path.string(),
-                 open_->lines->line_number(), problem);
-        ++counts_.malformed;
     }
     return false;
 }

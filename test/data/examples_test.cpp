@@ -33,11 +33,11 @@ TEST_SUITE("data/examples") {
         TemporaryFolder folder;
         const std::vector<std::pair<std::string, std::string>> lines = {
             {"{\"inputs\": \"q\"}", "has no field 'targets' (it has: inputs)"},
-            {"{\"inputs\": 3, \"targets\": \"a\"}", "has a field 'inputs' that is not a text"},
-            {"{\"inputs\": \"q\", \"targets\": []}", "neither a text nor a list of texts"},
-            {"{\"inputs\": \"q\", \"targets\": [1]}", "neither a text nor a list of texts"},
-            {"{\"inputs\": \"q\", \"targets\": \"a\", \"options\": \"a\"}", "'options' that is not a list of texts"},
-            {"{\"inputs\": \"q\", \"targets\": \"a\", \"task\": 7}", "'task' that is not a text"},
+            {"{\"inputs\": 3, \"targets\": \"a\"}", "has a field 'inputs' that is a number, not a text"},
+            {"{\"inputs\": \"q\", \"targets\": []}", "has a field 'targets' without a text in its list"},
+            {"{\"inputs\": \"q\", \"targets\": [1]}", "has a field 'targets' that holds a number, not only texts"},
+            {"{\"inputs\": \"q\", \"targets\": \"a\", \"options\": \"a\"}", "'options' that is a text, not a list"},
+            {"{\"inputs\": \"q\", \"targets\": \"a\", \"task\": 7}", "'task' that is a number, not a text"},
             {"{\"inputs\": \"q\", \"targets\": \"a\"", "is not valid JSON"},
             {"[\"inputs\"]", "is not a JSON object"},
             {"{\"inputs\": \"q\xff\", \"targets\": \"a\"}", "is not valid UTF-8 at byte 13"},

@@ -1,4 +1,4 @@
-// What the tests of data share: a temporary folder, synthetic English-like text, a small vocabulary learnt from it, and checks of errors.
+// What the tests of data share: a temporary folder, synthetic English-like text, a small vocabulary learnt from it.
 #pragma once
 
 #include "checkpoint/temporary_folder.hpp"
@@ -6,6 +6,7 @@
 #include "core/random.hpp"
 #include "data/tokenizer.hpp"
 #include "data/vocabulary.hpp"
+#include "failure.hpp"
 
 #include <doctest/doctest.h>
 
@@ -54,20 +55,5 @@ inline std::shared_ptr<const Tokenizer> small_tokenizer() {
     }();
     return tokenizer;
 }
-
-/// Runs `action`, checks that it fails with `code`, and returns its sentence ("" if it did not fail).
-template <class Action>
-std::string failure(Exit code, Action&& action) {
-    try {
-        action();
-    } catch (const Error& error) {
-        CHECK_MESSAGE(error.code == code, error.what());
-        return error.what();
-    }
-    FAIL_CHECK("no error where one is expected");
-    return {};
-}
-
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace flanmoe::testing

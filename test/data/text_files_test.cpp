@@ -141,7 +141,7 @@ TEST_SUITE("data/text_files") {
             folder / "x.jsonl",
             "{\"text\": \"one\"}\n\n{\"text\": \"two\", \"title\": \"T\"}\n{\"text\": 3}\n{oops\n[1]\n{\"body\": \"x\"}\n{\"text\": \"last\"}");
         const std::vector<std::string> path = {(folder / "x.jsonl").string()};
-        CHECK(contains(failure(Exit::bad_data, [&] { documents(path); }), "x.jsonl:4 has a field 'text' that is not text"));
+        CHECK(contains(failure(Exit::bad_data, [&] { documents(path); }), "x.jsonl:4 has a field 'text' that is a number, not a text"));
         TextOptions options;
         options.malformed = MalformedPolicy::skip;
         options.json_keys = {"title", "text"};
