@@ -78,11 +78,12 @@ struct TrainConfig {
 
 struct EvalConfig {
     int64_t every = 500;               ///< steps between validations; 0 = only at the end
-    std::string metric = "loss";       ///< loss, or exact_match | f1 | rouge_l by generating: what "best" and early stopping mean
-    int64_t samples = 0;               ///< generated answers of a validation; 0 = none (then metric must be loss)
+    std::string metric = "loss";       ///< loss, or of answers (eval/task_metrics.hpp) accuracy, exact_match, f1, ...: what "best" and early stopping mean
+    int64_t samples = 0;               ///< validation examples that are answered; 0 = none (then metric must be loss)
     int64_t patience = 0;              ///< validations without improvement before the run ends; 0 = no early stopping
     double min_delta = 0;              ///< least improvement that counts
     bool keep_best = true;             ///< the best checkpoint is kept
+    std::string test_split;            ///< at the end the best checkpoint is measured on this split of data.mixture; empty = not
 };
 
 /// The ranks of a run as a grid (comm/mesh.hpp), and what is watched between them. Nothing here changes what is learned.
@@ -90,6 +91,9 @@ struct ParallelConfig {
     int64_t data = 1;            ///< ranks that have the same weights and other rows; 0 = what is left of the ranks
     int64_t expert = 1;          ///< ranks that share a layer's experts among them; each has its own rows
     int64_t tensor = 1;          ///< ranks that share every matrix among them; all have the same rows
+    bool sequence = false;       ///< tensor ranks share the tokens between sub-layers: residual stream, norms, dropout
+    int64_t exchange_chunks = 2; ///< parts in which rows travel between expert ranks, each beside the products with the one before
+    bool shard_optimizer = false; ///< each tensor is updated, and its optimizer state held, by one of the ranks that have it (model/sharding.hpp)
     int64_t check_every = 100;   ///< steps between comparisons of the weights that must be equal on several ranks; 0 = never
     double patience = 5;         ///< seconds without a sign of life after which a rank counts as stopped; 0 = not watched
     double timeout = 600;        ///< seconds after which a rank that lives but does not come to a collective counts as hung; 0 = never

@@ -165,6 +165,12 @@ void add_data(std::vector<Option>& rows) {
         {"data.objective", data<&D::objective>, any, {"span_corruption", "prefix_lm", "instruct", "causal_lm"}, "what is trained on the data; instruct reads JSONL, the others token shards; causal_lm is for decoder-only models"},
         {"data.train", data<&D::train>, any, no_names, "token shard folders, or JSONL files and folders of them"},
         {"data.validation", data<&D::validation>, any, no_names, "the same for validation; empty: none"},
+        {"data.mixture", data<&D::mixture>, any, no_names, "instruct: a mixture of tasks (.toml, as in configs/mixture), or a task file (configs/task), in place of data.train"},
+        {"data.validation_mixture", data<&D::validation_mixture>, any, no_names, "the same in place of data.validation"},
+        {"data.validation_split", data<&D::validation_split>, any, no_names, "validation on this split of data.mixture, in place of both"},
+        {"data.only", data<&D::only>, any, no_names, "of the tasks of mixtures only these, by name, with * and ?; empty: all"},
+        {"data.folder", data<&D::folder>, any, no_names, "what the paths of task files are relative to"},
+        {"data.cache", data<&D::cache>, any, no_names, "folder that keeps the tasks of mixtures as tokens, checked by hash; empty: tokenised at every start", nullptr, false, true},
         {"data.weights", data<&D::weights>, above(0), no_names, "share of each entry of data.train; empty: in proportion to size"},
         {"data.tasks", data<&D::tasks>, at_least(0), no_names, "instruct: train on so many of the task files of data.train, chosen by tasks_seed; 0: all"},
         {"data.tasks_seed", data<&D::tasks_seed>, at_least(0), no_names, "which tasks: with one seed, those of a smaller number are among those of a larger"},
@@ -265,11 +271,13 @@ void add_optimizer(std::vector<Option>& rows) {
 void add_eval(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
         changeable({"eval.every", eval<&E::every>, at_least(0), no_names, "steps between validations; 0: only at the end"}),
-        {"eval.metric", eval<&E::metric>, any, {"loss", "exact_match", "f1", "rouge_l"}, "what best and early stopping mean; all but loss generate"},
-        {"eval.samples", eval<&E::samples>, at_least(0), no_names, "answers generated in a validation; 0: none"},
+        {"eval.metric", eval<&E::metric>, any, {"loss", "accuracy", "exact_match", "f1", "macro_f1", "rouge_l", "pearson", "spearman", "consistency"},
+         "what best and early stopping mean; all but loss are of eval.samples answers (src/eval/task_metrics.hpp)"},
+        {"eval.samples", eval<&E::samples>, at_least(0), no_names, "validation examples that are answered, evenly chosen; 0: none"},
         changeable({"eval.patience", eval<&E::patience>, at_least(0), no_names, "validations without improvement that end the run; 0: no early stopping"}),
         changeable({"eval.min_delta", eval<&E::min_delta>, at_least(0), no_names, "least improvement that counts"}),
         changeable({"eval.keep_best", eval<&E::keep_best>, any, no_names, "keep the best checkpoint"}),
+        changeable({"eval.test_split", eval<&E::test_split>, any, no_names, "at the end the best checkpoint answers this split of data.mixture (test.json in the run directory); empty: no test"}),
     });
 }
 
@@ -278,9 +286,13 @@ void add_parallel(std::vector<Option>& rows) {
         changeable({"parallel.data", parallel<&P::data>, within(0, 1e6), no_names, "ranks with the same weights and other rows; 0: what is left of the ranks"}),
         changeable({"parallel.expert", parallel<&P::expert>, within(1, 1e6), no_names, "ranks that share the experts among them"}),
         changeable({"parallel.tensor", parallel<&P::tensor>, within(1, 1e6), no_names, "ranks that share every matrix among them"}),
+        changeable({"parallel.sequence", parallel<&P::sequence>, any, no_names, "tensor ranks share the tokens where nothing is split (residual stream, norms, dropout): less memory"}),
+        changeable({"parallel.exchange_chunks", parallel<&P::exchange_chunks>, within(1, 64), no_names, "parts in which rows travel between expert ranks, beside the products with the part before"}),
+        changeable({"parallel.shard_optimizer", parallel<&P::shard_optimizer>, any, no_names,
+                    "divide optimizer state over the ranks with the same weights, and with train.dtype = bf16 and train.forward = bf16 the f32 master weights too; the same results"}),
         changeable({"parallel.check_every", parallel<&P::check_every>, at_least(0), no_names, "steps between comparisons of equal weights on several ranks; 0: never"}),
         changeable({"parallel.patience", parallel<&P::patience>, at_least(0), no_names, "seconds without a sign of life that end the run (exit 77); 0: not watched"}),
-        changeable({"parallel.timeout", parallel<&P::timeout>, at_least(0), no_names, "seconds in one collective that end the run (exit 77); 0: no limit"}),
+        changeable({"parallel.timeout", parallel<&P::timeout>, at_least(0), no_names, "seconds in one collective that end the run (exit 77; not of those over NCCL, where only parallel.patience and NCCL's own errors do); 0: no limit"}),
     });
 }
 

@@ -1,4 +1,4 @@
-// toml++ is used here and nowhere else.
+// Of configs: toml++ is used here and in data/toml_value.cpp (tasks and mixtures).
 #include "config/toml.hpp"
 
 #include "core/error.hpp"

@@ -101,6 +101,13 @@ void validate_data(const DataConfig& data) {
         check(data.batch_rows % data.micro_batch_rows == 0, "data.micro_batch_rows is {} and must divide data.batch_rows = {}", data.micro_batch_rows, data.batch_rows);
     check(data.weights.empty() || data.weights.size() == data.train.size(), "data.weights has {} entries and data.train {}; give one weight for each, or none", data.weights.size(),
           data.train.size());
+    check(data.mixture.empty() || data.train.empty(), "data.mixture and data.train are both set; leave one empty");
+    check(data.validation_mixture.empty() || data.validation.empty(), "data.validation_mixture and data.validation are both set; leave one empty");
+    check(data.validation_split.empty() || (data.validation.empty() && data.validation_mixture.empty()), "data.validation_split stands in place of data.validation and data.validation_mixture; leave them empty");
+    check(data.validation_split.empty() || !data.mixture.empty(), "data.validation_split = \"{}\" is a split of data.mixture, which is empty; name a mixture or task file", data.validation_split);
+    check(data.only.empty() || !data.mixture.empty() || !data.validation_mixture.empty(), "data.only chooses tasks of data.mixture, which is empty; name a mixture or task file");
+    check((data.mixture.empty() && data.validation_mixture.empty()) || data.objective == Objective::instruct, "a mixture of tasks is for data.objective = \"instruct\"");
+    check(data.mixture.empty() || (data.weights.empty() && data.cap == 0), "data.weights and data.cap are for data.train; the mixture has proportions and caps of its own");
     check(data.tasks == 0 || data.objective == Objective::instruct, "data.tasks is {}, but only data.objective = \"instruct\" reads tasks; set it to 0", data.tasks);
     check(!data.encoder_decoder || data.encoder_length > 0, "data.encoder_length is 0, which is for decoder-only models; give the tokens of an encoder row");
     check(data.encoder_decoder || data.encoder_length == 0, "data.encoder_length is {}, but a decoder-only model has no encoder; set it to 0 and data.decoder_length instead",
@@ -117,7 +124,11 @@ void validate_training(const Config& config) {
         check(o.warmup_steps < config.train.steps, "optimizer.warmup_steps is {} and must be below train.steps = {} with this schedule", o.warmup_steps, config.train.steps);
     check(config.train.spike_factor == 0 || config.train.spike_factor > 1, "train.spike_factor is {}; it must be 0 (not watched) or above 1", config.train.spike_factor);
     const EvalConfig& e = config.eval;
-    check(e.metric == "loss" || e.samples > 0, "eval.metric = \"{}\" is measured on generated answers; set eval.samples to how many", e.metric);
+    check(e.metric == "loss" || e.samples > 0, "eval.metric = \"{}\" is measured on answers; set eval.samples to how many", e.metric);
+    check(e.test_split.empty() || !config.data.mixture.empty(), "eval.test_split = \"{}\" is a split of data.mixture, which is empty; name a mixture or task file", e.test_split);
+    check(e.test_split.empty() || e.samples > 0, "eval.test_split is measured on answers; set eval.samples to how many are answered in a validation (at least 1)");
+    check(e.test_split.empty() || e.metric != "loss", "eval.test_split is measured on answers, but eval.metric is \"loss\"; set eval.metric to what the test shall say");
+    check(e.test_split.empty() || e.keep_best, "eval.test_split is answered by the best checkpoint, but eval.keep_best is false; set it to true");
     check(e.patience == 0 || e.every > 0, "eval.patience is {}, but eval.every is 0; early stopping needs validations, so set eval.every", e.patience);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 
 namespace flanmoe {
 
@@ -25,17 +26,45 @@ Pass evaluation_pass(Context& context, const Transformer& model) {
     return Pass{.context = context, .parameters = model.parameters(), .config = model.config(), .route_rows_alone = true};
 }
 
-std::vector<std::vector<size_t>> batches_by_length(std::span<const Tokens* const> sequences, const BatchLimits& limits) {
-    std::vector<size_t> order(sequences.size());
+void BatchSlots::add(const Batch& batch) {
+    all += static_cast<int64_t>(batch.encoder_ids.size() + batch.decoder_ids.size());
+    busy += batch.real_tokens();
+}
+
+namespace {
+
+constexpr double least_busy = 0.85;
+constexpr int64_t small = 8;  // batches of an eighth of the tokens that a batch may have
+
+// What a batch computes, as rows join it.
+struct Extent {
+    int64_t rows = 0, targets = 0, input = 0, target = 0, busy = 0;
+
+    Extent with(const InputLengths& row) const {
+        return {rows + 1, row.targets, std::max(input, row.input), std::max(target, row.target), busy + row.input + row.target_tokens};
+    }
+    bool within(const BatchLimits& limits) const {
+        const int64_t inputs = rows * input, outputs = rows * targets * target, slots = inputs + outputs;
+        if (rows > limits.rows || inputs > limits.tokens || outputs > limits.tokens) return false;
+        return targets == 0 || slots <= limits.tokens / small || static_cast<double>(busy) >= least_busy * static_cast<double>(slots);
+    }
+};
+
+}  // namespace
+
+std::vector<std::vector<size_t>> batches_by_length(std::span<const InputLengths> rows, const BatchLimits& limits) {
+    const auto key = [&](size_t row) { return std::tuple(rows[row].targets, rows[row].target, rows[row].input); };
+    std::vector<size_t> order(rows.size());
     std::iota(order.begin(), order.end(), size_t{0});
-    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return sequences[a]->size() > sequences[b]->size(); });
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key(a) > key(b); });
     std::vector<std::vector<size_t>> batches;
-    for (size_t first = 0; first < order.size();) {
-        const auto length = static_cast<int64_t>(std::max<size_t>(1, sequences[order[first]]->size()));
-        const auto rows = static_cast<size_t>(std::max<int64_t>(1, std::min(limits.rows, limits.tokens / length)));
-        const size_t end = std::min(order.size(), first + rows);
-        batches.emplace_back(order.begin() + static_cast<std::ptrdiff_t>(first), order.begin() + static_cast<std::ptrdiff_t>(end));
-        first = end;
+    Extent batch;
+    for (const size_t row : order) {
+        const Extent joined = batch.with(rows[row]);
+        const bool joins = batch.rows > 0 && batch.targets == rows[row].targets && joined.within(limits);
+        if (!joins) batches.emplace_back();
+        batches.back().push_back(row);
+        batch = joins ? joined : Extent().with(rows[row]);
     }
     return batches;
 }
@@ -59,7 +88,7 @@ Batch encoder_batch(const ModelConfig& config, std::span<const Tokens* const> in
 void fill_decoder(const ModelConfig& config, const std::vector<Tokens>& ids, const std::vector<size_t>& prefix, Batch& b) {
     size_t length = 0;
     for (const Tokens& row : ids) length = std::max(length, row.size() + 1);
-    b.rows = static_cast<int64_t>(ids.size()), b.decoder_length = static_cast<int64_t>(length);
+    b.decoder_length = static_cast<int64_t>(length);
     b.decoder_ids.assign(ids.size() * length, static_cast<int32_t>(config.pad_id));
     b.decoder_segments.assign(b.decoder_ids.size(), 0);
     if (config.bidirectional_prefix) b.prefix_ends.assign(b.decoder_ids.size(), 0);
@@ -80,12 +109,15 @@ Batch input_batch(const ModelConfig& config, std::span<const Tokens* const> inpu
     std::vector<size_t> prefix;
     for (const Tokens* input : inputs) ids.push_back(*input), prefix.push_back(input->size());
     Batch b;
+    b.rows = static_cast<int64_t>(ids.size());
     fill_decoder(config, ids, prefix, b);
     return b;
 }
 
 Batch scoring_batch(const ModelConfig& config, std::span<const Tokens* const> inputs, std::span<const Tokens* const> targets) {
+    require(!inputs.empty() && targets.size() % inputs.size() == 0 && (config.encoder_decoder || targets.size() == inputs.size()), "equally many targets an input, and one of a decoder-only model");
     Batch b = config.encoder_decoder ? encoder_batch(config, inputs) : Batch();
+    b.rows = static_cast<int64_t>(inputs.size()), b.targets_per_row = static_cast<int64_t>(targets.size()) / b.rows;
     std::vector<Tokens> ids(targets.size());
     std::vector<size_t> prefix(targets.size(), 0);
     for (size_t r = 0; r < targets.size(); ++r) {

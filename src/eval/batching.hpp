@@ -16,19 +16,35 @@ using Tokens = std::vector<int32_t>;
 
 struct BatchLimits {
     int64_t rows = 256;
-    int64_t tokens = 8192;  ///< padded input tokens of a batch with more than one row
+    int64_t tokens = 8192;  ///< padded tokens of a batch with more than one row: of its inputs, and of the targets that are scored
+};
+
+/// Of a row: tokens of its input; if targets of it are scored, how many share the row, the longest one's tokens and those of all.
+struct InputLengths {
+    int64_t input = 0, targets = 0, target = 0, target_tokens = 0;
+};
+
+/// Positions that batches have computed, and those of them that hold a token.
+struct BatchSlots {
+    int64_t all = 0, busy = 0;
+    void add(const Batch& batch);
+    BatchSlots& operator+=(const BatchSlots& other) { return all += other.all, busy += other.busy, *this; }
 };
 
 /// Reads weights only: dropout and jitter off, evaluation's capacity, every row routed alone.
 Pass evaluation_pass(Context& context, const Transformer& model);
 
-/// Indices of the sequences, the longest first (equal ones in order), cut into batches within the limits.
-std::vector<std::vector<size_t>> batches_by_length(std::span<const Tokens* const> sequences, const BatchLimits& limits);
+/// Indices of the rows, cut into batches within the limits. Rows of a batch have equally many targets; those with the longest targets come first, of these those with the longest inputs
+/// (equal ones in order). Where targets are scored, a batch that is not small ends where padding would take over 15 % of its slots; what is generated for inputs takes as many steps as a
+/// batch's longest answer, so that smaller batches would cost more than they save.
+std::vector<std::vector<size_t>> batches_by_length(std::span<const InputLengths> rows, const BatchLimits& limits);
 
 /// What generation starts from, padded on the right to the longest: the encoder side of a batch, or, decoder-only, prompts: the start mark and the input, as
 /// training lays them out (a prefix if the model sees its inputs in both directions).
 Batch input_batch(const ModelConfig& config, std::span<const Tokens* const> inputs);
-/// The same with targets (end mark included) to be scored: on the decoder side shifted right, or, decoder-only, behind their inputs.
+/// The same with targets (end mark included) to be scored, equally many an input: all of input 0 come first. On the decoder side they are shifted right, and share what the encoder and
+/// the projections of cross-attention make of their input; routing knows them as rows of their own, so each gets what it would get alone. Decoder-only, a target stands behind its input:
+/// one an input, since experts' capacity counts the tokens of a row, and a prefix that is shared would be routed otherwise than in front of each.
 Batch scoring_batch(const ModelConfig& config, std::span<const Tokens* const> inputs, std::span<const Tokens* const> targets);
 
 }  // namespace flanmoe

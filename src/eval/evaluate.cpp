@@ -1,12 +1,20 @@
 // Every example becomes sequences of tokens: its input, the first accepted answer, its options. Three passes over all of them follow (loss and options
 // by teacher forcing in one, generation in another), then everything is summed per task in order.
+//
+// Several ranks read and tokenise everything alike, take their rows of every batch, and all know all results: batches are as many times larger as there are replicas.
 #include "eval/evaluate.hpp"
 
+#include "comm/agreement.hpp"
 #include "core/parallel.hpp"
 #include "data/tasks.hpp"
+#include "eval/dealing.hpp"
+#include "eval/task_metrics.hpp"
+
+#include <xxhash.h>
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
 
 namespace flanmoe {
@@ -20,10 +28,15 @@ struct Scored {
     double log_p = 0;
 };
 
+// A row of a scoring batch: targets one behind the other in `scored_` that share the computation of their input.
+struct ScoredRow {
+    size_t first, count;
+};
+
 class Evaluation {
 public:
     Evaluation(Context& context, const Transformer& model, const Tokenizer& tokenizer, std::vector<TaskResult>& tasks, const EvalSettings& settings)
-        : context_(context), model_(model), tokenizer_(tokenizer), settings_(settings), eos_(static_cast<int32_t>(model.config().eos_id)) {
+        : context_(context), model_(model), tokenizer_(tokenizer), settings_(settings), mesh_(model.parameters().mesh()), eos_(static_cast<int32_t>(model.config().eos_id)) {
         if (settings.max_inputs < 1 || settings.max_targets < 1) fail(Exit::usage, "inputs and targets need at least one token; raise max_inputs or max_targets");
         tokenizer.check_fits(model.config().vocab_size, model.config().pad_id, model.config().eos_id);
         for (TaskResult& task : tasks) {
@@ -33,12 +46,15 @@ public:
     }
 
     void run() {
-        tokenize();
+        together(mesh_.world(), [&] { tokenize(); });
+        require_same(mesh_.world(), "view of the examples", fingerprint(), "give all machines the same task files and vocabulary");
         const size_t score_work = scored_.size(), generate_work = settings_.generate ? 2 * examples_.size() : 0;
         work_ = static_cast<double>(std::max<size_t>(1, score_work + generate_work));
         score();
         if (settings_.generate) generate_answers();
     }
+
+    const BatchSlots& slots() const { return slots_; }
 
 private:
     // Tokens of a text, with the end mark unless `open`; whether it had to be cut.
@@ -67,18 +83,62 @@ private:
             for (Tokens& target : targets[i]) scored_.push_back({i, std::move(target), 0});
     }
 
+    // Of everything that is computed from here on.
+    std::string fingerprint() const {
+        if (mesh_.world().size() == 1) return "";
+        XXH64_hash_t hash = 0;
+        const auto add = [&](const Tokens& ids) { hash = XXH3_64bits_withSeed(ids.data(), ids.size() * sizeof ids[0], hash + ids.size()); };
+        for (const Tokens& input : inputs_) add(input);
+        for (const Scored& s : scored_) add(s.target);
+        return fmt::format("{:016x}", hash);
+    }
+
+    // For all replicas together.
+    BatchLimits limits(int64_t rows_of_example) const {
+        const int64_t replicas = mesh_.shape().replicas();
+        return {replicas * std::max<int64_t>(1, settings_.batch.rows / rows_of_example), replicas * std::max<int64_t>(1, settings_.batch.tokens / rows_of_example)};
+    }
+
     void report(size_t done, const char* what) {
         if (settings_.progress) settings_.progress(std::min(1.0, static_cast<double>(done) / work_), what);
     }
 
-    void score() {
-        std::vector<const Tokens*> inputs;
-        for (const Scored& s : scored_) inputs.push_back(&inputs_[s.input]);
-        size_t done = 0;
-        for (const std::vector<size_t>& rows : batches_by_length(inputs, settings_.batch)) {
-            score_batch(rows);
-            report(done += rows.size(), "scoring");
+    // All targets of an input are a row; decoder-only each is (scoring_batch).
+    std::vector<ScoredRow> scored_rows() const {
+        std::vector<ScoredRow> rows;
+        for (size_t s = 0; s < scored_.size(); ++s) {
+            const bool shares = model_.config().encoder_decoder && s > 0 && scored_[s].input == scored_[s - 1].input;
+            if (shares) ++rows.back().count;
+            else rows.push_back({s, 1});
         }
+        return rows;
+    }
+
+    InputLengths lengths_of(const ScoredRow& row) const {
+        InputLengths lengths{static_cast<int64_t>(inputs_[scored_[row.first].input].size()), static_cast<int64_t>(row.count)};
+        for (size_t k = 0; k < row.count; ++k) {
+            const auto tokens = static_cast<int64_t>(scored_[row.first + k].target.size());
+            lengths.target = std::max(lengths.target, tokens), lengths.target_tokens += tokens;
+        }
+        if (!model_.config().encoder_decoder) lengths = {lengths.input + lengths.target, 1, 0, 0};  // one sequence
+        return lengths;
+    }
+
+    void score() {
+        const std::vector<ScoredRow> all = scored_rows();
+        std::vector<InputLengths> lengths;
+        for (const ScoredRow& row : all) lengths.push_back(lengths_of(row));
+        size_t done = 0;
+        for (const std::vector<size_t>& chosen : batches_by_length(lengths, limits(1))) {
+            std::vector<ScoredRow> rows;
+            for (const size_t row : chosen) rows.push_back(all[row]);
+            score_batch(rows);
+            report(done += rows.size() * rows[0].count, "scoring");
+        }
+        std::vector<double> log_p;
+        for (const Scored& s : scored_) log_p.push_back(s.log_p);
+        add_over_replicas(mesh_, log_p);  // one has computed it, the others have zeros
+        for (size_t i = 0; i < log_p.size(); ++i) scored_[i].log_p = log_p[i];
         // What was appended in the order of examples is read back in the same order.
         size_t at = 0;
         for (size_t i = 0; i < examples_.size(); ++i) {
@@ -97,18 +157,25 @@ private:
         scored_done_ = done;
     }
 
-    void score_batch(const std::vector<size_t>& rows) {
+    void score_batch(const std::vector<ScoredRow>& rows) {
         std::vector<const Tokens*> inputs, targets;
-        for (const size_t s : rows) inputs.push_back(&inputs_[scored_[s].input]), targets.push_back(&scored_[s].target);
-        const Batch batch = scoring_batch(model_.config(), inputs, targets);
+        for (const ScoredRow& row : rows) {
+            inputs.push_back(&inputs_[scored_[row.first].input]);
+            for (size_t k = 0; k < row.count; ++k) targets.push_back(&scored_[row.first + k].target);
+        }
+        const Batch whole = scoring_batch(model_.config(), inputs, targets);
+        slots_.add(whole);
+        const Hand hand = hand_of(mesh_, whole.rows);
+        if (hand.rows.empty()) return;
+        const Batch batch = chosen_rows(whole, hand.rows);
         Pass pass = evaluation_pass(context_, model_);
         std::vector<double> nll;
         model_.evaluate(pass, batch, &nll);
-        for (size_t r = 0; r < rows.size(); ++r) {
+        const auto count = static_cast<size_t>(batch.targets_per_row), length = static_cast<size_t>(batch.decoder_length);
+        for (size_t i = 0; i < hand.own * count; ++i) {
             double sum = 0;
-            const auto row = nll.begin() + static_cast<std::ptrdiff_t>(r) * batch.decoder_length;  // 0 where nothing is to be predicted
-            for (int64_t t = 0; t < batch.decoder_length; ++t) sum += row[t];
-            scored_[rows[r]].log_p = -sum;
+            for (size_t t = 0; t < length; ++t) sum += nll[i * length + t];  // 0 where nothing is to be predicted
+            scored_[rows[hand.rows[i / count]].first + i % count].log_p = -sum;
         }
     }
 
@@ -122,23 +189,23 @@ private:
         }
         const auto right = [&](size_t o) { return std::find(example.targets.begin(), example.targets.end(), example.options[o]) != example.targets.end(); };
         answer.choice = static_cast<int64_t>(best), answer.choice_by_length = static_cast<int64_t>(best_by_length);
-        for (size_t o = 0; o < example.options.size(); ++o) answer.answerable |= right(o);
         answer.chosen_right = right(best), answer.chosen_right_by_length = right(best_by_length);
     }
 
     void generate_answers() {
-        std::vector<const Tokens*> inputs;
-        for (const Tokens& input : inputs_) inputs.push_back(&input);
+        std::vector<InputLengths> lengths;
+        for (const Tokens& input : inputs_) lengths.push_back({.input = static_cast<int64_t>(input.size())});
         GenerationSettings settings = settings_.generation;
         settings.valid_ids = tokenizer_.size();
         settings.scores = false;
-        BatchLimits limits = settings_.batch;
-        limits.rows = std::max<int64_t>(1, limits.rows / settings.beams), limits.tokens = std::max<int64_t>(1, limits.tokens / settings.beams);
         size_t done = 0;
-        for (const std::vector<size_t>& rows : batches_by_length(inputs, limits)) {
+        for (const std::vector<size_t>& rows : batches_by_length(lengths, limits(settings.beams))) {
             std::vector<const Tokens*> chosen;
-            for (const size_t i : rows) chosen.push_back(inputs[i]);
-            const std::vector<Generated> generated = generate(context_, model_, input_batch(model_.config(), chosen), settings);
+            for (const size_t i : rows) chosen.push_back(&inputs_[i]);
+            settings.numbers.assign(rows.begin(), rows.end());
+            const Batch batch = input_batch(model_.config(), chosen);
+            slots_.add(batch);
+            const std::vector<Generated> generated = generate(context_, model_, batch, settings);
             parallel_for(static_cast<int64_t>(rows.size()), 16, [&](int64_t begin, int64_t end) {
                 for (auto r = static_cast<size_t>(begin); r < static_cast<size_t>(end); ++r) {
                     Answer& answer = *answers_[rows[r]];
@@ -155,12 +222,14 @@ private:
     const Transformer& model_;
     const Tokenizer& tokenizer_;
     const EvalSettings& settings_;
+    const Mesh& mesh_;
     int32_t eos_;
     std::vector<const TaskExample*> examples_;  // of all tasks
     std::vector<Answer*> answers_;
     std::vector<Tokens> inputs_;
     std::vector<Scored> scored_;
     size_t scored_done_ = 0;
+    BatchSlots slots_;
     double work_ = 1;
 };
 
@@ -178,15 +247,33 @@ void find_majority(TaskResult& task) {
     task.majority = static_cast<double>(most) / static_cast<double>(task.examples.size());
 }
 
+// Metrics that are no means over examples.
+void add_task_metrics(TaskResult& task) {
+    std::vector<Prediction> predictions;
+    std::vector<const std::string*> groups;
+    std::vector<double> right;
+    bool options = true;
+    for (size_t i = 0; i < task.examples.size(); ++i) {
+        predictions.push_back({&task.answers[i].output, &task.examples[i].targets});
+        groups.push_back(&task.examples[i].group);
+        right.push_back(task.answers[i].scores.exact_match);
+        options &= answerable(task.examples[i]);
+    }
+    if (options) task.macro_f1 = macro_f1(predictions);
+    if (const auto numbers = score_numbers(predictions)) task.pearson = numbers->pearson, task.spearman = numbers->spearman, task.unparsed = numbers->unparsed;
+    if (const auto found = group_consistency(groups, right)) task.consistency = found->share(), task.groups = found->groups;
+}
+
 void summarize(TaskResult& task, const EvalSettings& settings) {
     double nll = 0, tokens = 0, right = 0, right_by_length = 0;
     TextScores sums;
-    for (const Answer& a : task.answers) {
+    for (size_t i = 0; i < task.answers.size(); ++i) {
+        const Answer& a = task.answers[i];
         nll += a.nll, tokens += static_cast<double>(a.target_tokens);
         sums.exact_match += a.scores.exact_match, sums.f1 += a.scores.f1;
         sums.rouge1 += a.scores.rouge1, sums.rouge2 += a.scores.rouge2, sums.rouge_l += a.scores.rouge_l;
         task.with_options += a.choice >= 0;
-        task.unanswerable += a.choice >= 0 && !a.answerable;
+        task.unanswerable += a.choice >= 0 && !answerable(task.examples[i]);
         right += a.chosen_right, right_by_length += a.chosen_right_by_length;
         task.inputs_cut += a.input_cut, task.targets_cut += a.target_cut;
         task.unfinished += settings.generate && !a.ended;
@@ -196,6 +283,7 @@ void summarize(TaskResult& task, const EvalSettings& settings) {
     if (settings.generate) {
         task.exact_match = sums.exact_match / n, task.f1 = sums.f1 / n;
         task.rouge1 = sums.rouge1 / n, task.rouge2 = sums.rouge2 / n, task.rouge_l = sums.rouge_l / n;
+        add_task_metrics(task);
     }
     if (task.with_options > 0) {
         task.accuracy = right / static_cast<double>(task.with_options);
@@ -204,9 +292,12 @@ void summarize(TaskResult& task, const EvalSettings& settings) {
     find_majority(task);
 }
 
-void evaluate(Context& context, const Transformer& model, const Tokenizer& tokenizer, std::vector<TaskResult>& tasks, const EvalSettings& settings) {
-    Evaluation(context, model, tokenizer, tasks, settings).run();
+BatchSlots evaluate(Context& context, const Transformer& model, const Tokenizer& tokenizer, std::vector<TaskResult>& tasks, const EvalSettings& settings) {
+    std::unique_ptr<Evaluation> evaluation;
+    together(model.parameters().mesh().world(), [&] { evaluation = std::make_unique<Evaluation>(context, model, tokenizer, tasks, settings); });
+    evaluation->run();
     for (TaskResult& task : tasks) summarize(task, settings);
+    return evaluation->slots();
 }
 
 std::vector<TaskResult> read_tasks(const std::vector<std::string>& paths, const EvalSettings& settings) {
@@ -229,27 +320,51 @@ std::vector<TaskResult> read_tasks(const std::vector<std::string>& paths, const 
 
 std::vector<TaskResult> evaluate_files(Context& context, const Transformer& model, const Tokenizer& tokenizer, const std::vector<std::string>& paths,
                                        const EvalSettings& settings) {
-    std::vector<TaskResult> tasks = read_tasks(paths, settings);
+    std::vector<TaskResult> tasks;
+    together(model.parameters().mesh().world(), [&] { tasks = read_tasks(paths, settings); });
     evaluate(context, model, tokenizer, tasks, settings);
     return tasks;
 }
 
 TaskResult evaluate_examples(Context& context, const Transformer& model, const Tokenizer& tokenizer, std::vector<TaskExample> examples,
-                             const EvalSettings& settings, std::string name) {
+                             const EvalSettings& settings, std::string name, BatchSlots* slots) {
     if (examples.empty()) fail(Exit::bad_data, "there are no examples to evaluate; name a task file that has some");
     std::vector<TaskResult> tasks(1);
     tasks[0].name = std::move(name);
     tasks[0].file = examples[0].file;
     tasks[0].examples = std::move(examples);
-    evaluate(context, model, tokenizer, tasks, settings);
+    const BatchSlots computed = evaluate(context, model, tokenizer, tasks, settings);
+    if (slots) *slots = computed;
     return std::move(tasks[0]);
 }
 
 std::vector<std::pair<std::string, double>> answer_metrics(Context& context, const Transformer& model, const Tokenizer& tokenizer,
                                                            const std::vector<TaskExample>& examples, EvalSettings settings) {
-    settings.loss = settings.options = false;
+    settings.loss = false;
     const TaskResult result = evaluate_examples(context, model, tokenizer, examples, settings);
-    return {{"exact_match", *result.exact_match}, {"f1", *result.f1}, {"rouge_l", *result.rouge_l}};
+    std::vector<std::pair<std::string, double>> values;
+    const std::pair<const char*, std::optional<double>> all[] = {
+        {"accuracy", result.accuracy}, {"exact_match", result.exact_match}, {"f1", result.f1}, {"rouge_l", result.rouge_l}, {"macro_f1", result.macro_f1}, {"pearson", result.pearson},
+        {"spearman", result.spearman}, {"unparsed", result.pearson ? std::optional(static_cast<double>(result.unparsed)) : std::nullopt}, {"consistency", result.consistency}};
+    for (const auto& [name, value] : all)
+        if (value) values.emplace_back(name, *value);
+    return values;
+}
+
+void check_metric(const std::string& metric, const std::vector<TaskExample>& examples) {
+    const auto first = [&](auto&& bad) { return std::find_if(examples.begin(), examples.end(), bad); };
+    const auto refuse = [&](auto found, const char* why) {
+        if (found != examples.end()) fail(Exit::usage, "eval.metric = \"{}\" {}, but {}:{} has '{}'; choose another metric, or other validation data", metric, why, found->file, found->line, found->targets[0]);
+    };
+    if (metric == "accuracy" || metric == "macro_f1")
+        refuse(first([](const TaskExample& e) { return !answerable(e); }),
+               "needs options to choose from, an accepted answer among them, with every validation example");
+    if (metric == "pearson" || metric == "spearman") refuse(first([](const TaskExample& e) { return !parse_number(e.targets[0]); }), "needs targets that are numbers");
+    if (metric != "consistency") return;
+    std::map<std::string, int64_t> groups;
+    for (const TaskExample& example : examples)
+        if (!example.group.empty() && ++groups[example.group] > 1) return;
+    fail(Exit::usage, "eval.metric = \"consistency\" needs validation examples that belong together, of which there are no two; name their group (task file: group = \"...\"; JSON lines: a field group)");
 }
 
 std::optional<double> mean_over_tasks(const std::vector<TaskResult>& results, std::optional<double> TaskResult::* value) {

@@ -1,11 +1,14 @@
 #include "eval/generate.hpp"
 
+#include "comm/agreement.hpp"
 #include "eval/batching.hpp"
+#include "eval/dealing.hpp"
 #include "model/decoding.hpp"
 #include "ops/decode.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 namespace flanmoe {
@@ -23,13 +26,13 @@ struct Choice {
     double log_probability = 0;
 };
 
-// The next token of every row. `inputs[r]` is the input that row r continues, t the position.
-std::vector<Choice> choose(Context& context, const GenerationSettings& settings, const Tensor& logits, const std::vector<size_t>& inputs, int64_t t) {
+// The next token of every row. `numbers[input]` is an input's number in sampling, `inputs[r]` the input that row r continues, t the position.
+std::vector<Choice> choose(Context& context, const GenerationSettings& settings, const Tensor& logits, const std::vector<int64_t>& numbers, const std::vector<size_t>& inputs, int64_t t) {
     const int64_t rows = logits.rows();
     ops::ChooseArgs args{.logits = logits, .valid = valid_ids(settings, logits), .temperature = settings.temperature, .top_k = settings.top_k, .top_p = settings.top_p};
     std::vector<double> draws;
     for (const size_t input : inputs) {
-        const RandomKey key{settings.seed, static_cast<uint32_t>(settings.first_row + static_cast<int64_t>(input)), 0, Purpose::sampling};
+        const RandomKey key{settings.seed, static_cast<uint32_t>(numbers[input]), 0, Purpose::sampling};
         draws.push_back(RandomStream(key, static_cast<uint64_t>(2 * t)).uniform());
     }
     if (settings.temperature > 0) args.draws = context.upload(draws, {rows});
@@ -47,7 +50,18 @@ std::vector<Choice> choose(Context& context, const GenerationSettings& settings,
     return choices;
 }
 
-std::vector<Generated> generate_single(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
+// Adds rows that have ended, of `rows` in all, to those that run (ascending) until there are `count`.
+void fill_up(std::vector<int32_t>& running, size_t count, size_t rows) {
+    std::vector<bool> taken(rows);
+    for (const int32_t r : running) taken[static_cast<size_t>(r)] = true;
+    for (size_t r = 0; r < rows && running.size() < count; ++r)
+        if (!taken[r]) running.push_back(static_cast<int32_t>(r));
+    std::sort(running.begin(), running.end());
+}
+
+// Ranks that share experts make as many steps with as many rows as the one that needs most.
+std::vector<Generated> generate_single(Context& context, const Transformer& model, const Batch& inputs, const std::vector<int64_t>& numbers, const GenerationSettings& settings) {
+    const Mesh& mesh = model.parameters().mesh();
     Pass pass = evaluation_pass(context, model);
     DecoderCache cache(model, pass, inputs, 1, settings.max_new_tokens);
     std::vector<Generated> results(static_cast<size_t>(inputs.rows));
@@ -56,7 +70,7 @@ std::vector<Generated> generate_single(Context& context, const Transformer& mode
     std::vector<int32_t> next = cache.first_ids(), running;
     for (int64_t t = 0; t < settings.max_new_tokens; ++t) {
         Arena::Scope scope(context.arena);
-        const std::vector<Choice> choices = choose(context, settings, cache.step(pass, next), row_input, t);
+        const std::vector<Choice> choices = choose(context, settings, cache.step(pass, next), numbers, row_input, t);
         running.clear();
         for (size_t r = 0; r < choices.size(); ++r) {
             Generated& result = results[row_input[r]];
@@ -67,8 +81,10 @@ std::vector<Generated> generate_single(Context& context, const Transformer& mode
             result.ended = choices[r].id == model.config().eos_id;
             if (!result.ended) running.push_back(static_cast<int32_t>(r));
         }
-        if (running.empty()) break;
-        if (4 * running.size() > 3 * choices.size()) continue;  // moving the caches costs more than a few rows that have ended
+        const auto going_on = static_cast<size_t>(largest_of_expert_ranks(mesh, static_cast<int64_t>(running.size())));
+        if (going_on == 0) break;
+        if (4 * going_on > 3 * choices.size()) continue;  // moving the caches costs more than a few rows that have ended
+        fill_up(running, going_on, choices.size());
         cache.keep(pass, running);
         for (size_t r = 0; r < running.size(); ++r) {
             row_input[r] = row_input[static_cast<size_t>(running[r])];
@@ -179,7 +195,7 @@ std::vector<Generated> generate_beams(Context& context, const Transformer& model
                 source[at] = static_cast<int32_t>(r * beams) + row_source[static_cast<size_t>(b)];
             }
         }
-        if (!any) break;
+        if (largest_of_expert_ranks(model.parameters().mesh(), any) == 0) break;
         cache.reorder(pass, source);
     }
     std::vector<Generated> results;
@@ -187,13 +203,56 @@ std::vector<Generated> generate_beams(Context& context, const Transformer& model
     return results;
 }
 
+template <class T>
+void put(std::string& bytes, T value) {
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+template <class T>
+T take(const char*& from) {
+    T value;
+    std::memcpy(&value, from, sizeof value);
+    from += sizeof value;
+    return value;
+}
+
+// The results of all replicas' rows, on every rank, in the order of the rows.
+std::vector<Generated> gather(const Mesh& mesh, std::vector<Generated> own, int64_t rows) {
+    if (mesh.replicas().size() == 1) return own;
+    std::string bytes;
+    for (const Generated& g : own) {
+        put(bytes, g.score), put(bytes, g.ended), put(bytes, static_cast<int64_t>(g.ids.size()));
+        for (const int32_t id : g.ids) put(bytes, id);
+    }
+    std::vector<Generated> all(static_cast<size_t>(rows));
+    const std::vector<std::string> parts = gather_texts(mesh.replicas(), bytes);
+    for (size_t replica = 0; replica < parts.size(); ++replica) {
+        const char* from = parts[replica].data();
+        for (size_t row = replica; row < all.size(); row += parts.size()) {
+            all[row].score = take<double>(from), all[row].ended = take<bool>(from), all[row].ids.resize(static_cast<size_t>(take<int64_t>(from)));
+            for (int32_t& id : all[row].ids) id = take<int32_t>(from);
+        }
+    }
+    return all;
+}
+
 }  // namespace
 
 std::vector<Generated> generate(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
     if (settings.max_new_tokens < 1 || settings.beams < 1) fail(Exit::usage, "generation needs at least one new token and one beam; raise max_new_tokens or beams");
     if (settings.beams > 1 && settings.temperature > 0) fail(Exit::usage, "beam search and sampling exclude each other; set beams to 1 or temperature to 0");
-    Arena::Scope scope(context.arena);
-    return settings.beams > 1 ? generate_beams(context, model, inputs, settings) : generate_single(context, model, inputs, settings);
+    require(settings.numbers.empty() || static_cast<int64_t>(settings.numbers.size()) == inputs.rows, "a number for every row");
+    const Mesh& mesh = model.parameters().mesh();
+    const Hand hand = hand_of(mesh, inputs.rows);
+    std::vector<Generated> own;
+    if (!hand.rows.empty()) {
+        std::vector<int64_t> numbers;
+        for (const size_t row : hand.rows) numbers.push_back(settings.numbers.empty() ? static_cast<int64_t>(row) : settings.numbers[row]);
+        const Batch batch = chosen_rows(inputs, hand.rows);
+        Arena::Scope scope(context.arena);
+        own = settings.beams > 1 ? generate_beams(context, model, batch, settings) : generate_single(context, model, batch, numbers, settings);
+        own.resize(hand.own);
+    }
+    return gather(mesh, std::move(own), inputs.rows);
 }
 
 }  // namespace flanmoe

@@ -21,8 +21,8 @@ struct GenerationSettings {
     double temperature = 0;  ///< 0 = greedy (or beams); else sampling
     int64_t top_k = 0;       ///< sampling: only the k most probable; 0 = all
     double top_p = 1.0;      ///< sampling: the smallest set of most probable tokens that holds so much mass
-    uint64_t seed = 0;       ///< sampling: row r draws from a stream of its own
-    int64_t first_row = 0;   ///< number of row 0 among all that are generated with this seed
+    uint64_t seed = 0;       ///< sampling: every row draws from a stream of its own
+    std::vector<int64_t> numbers;  ///< sampling: each row's among all that are generated with this seed, which name its stream; empty = 0, 1, ...
     bool scores = true;      ///< false: greedy results carry no score, which saves the log-sum over the vocabulary
     int64_t valid_ids = 0;   ///< ids from here on are never produced (rows of the embedding table without a piece); 0 = all may be
 };
@@ -34,6 +34,7 @@ struct Generated {
 };
 
 /// One result a row of `inputs` (see input_batch(): the encoder side of a batch, or the prompts of a decoder-only model, which the results leave out); for beams > 1 the best finished sequence. A row's result does not depend on the others.
+/// Every rank of the model's mesh calls it with the same inputs and gets all results: rows are dealt over the replicas (eval/dealing.hpp).
 /// Exit::usage for settings that exclude each other, Exit::diverged if the model's outputs are not finite.
 std::vector<Generated> generate(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings);
 

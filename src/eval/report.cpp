@@ -1,15 +1,12 @@
 #include "eval/report.hpp"
 
-#include <nlohmann/json.hpp>
+#include "eval/json_text.hpp"
 
 namespace flanmoe {
 
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// Generated text may hold anything; what is not UTF-8 is replaced.
-std::string text_of(const Json& json, int indent = -1) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
 
 struct Value {
     const char* name;
@@ -19,6 +16,8 @@ constexpr Value values[] = {
     {"loss", &TaskResult::loss},     {"exact_match", &TaskResult::exact_match}, {"f1", &TaskResult::f1},
     {"rouge1", &TaskResult::rouge1}, {"rouge2", &TaskResult::rouge2},           {"rouge_l", &TaskResult::rouge_l},
     {"accuracy", &TaskResult::accuracy}, {"accuracy_by_length", &TaskResult::accuracy_by_length},
+    {"macro_f1", &TaskResult::macro_f1}, {"pearson", &TaskResult::pearson},     {"spearman", &TaskResult::spearman},
+    {"consistency", &TaskResult::consistency},
 };
 
 Json task_json(const TaskResult& task) {
@@ -28,6 +27,8 @@ Json task_json(const TaskResult& task) {
     json["examples"] = task.examples.size();
     for (const Value& value : values)
         if (const auto& found = task.*value.member) json[value.name] = *found;
+    if (task.pearson) json["unparsed"] = task.unparsed;
+    if (task.consistency) json["groups"] = task.groups;
     json["majority"] = task.majority;
     json["majority_answer"] = task.majority_answer;
     json["with_options"] = task.with_options;
@@ -51,6 +52,7 @@ std::string answers_jsonl(const TaskResult& task) {
         json["line"] = example.line;
         json["inputs"] = example.inputs;
         json["targets"] = example.targets;
+        if (!example.group.empty()) json["group"] = example.group;
         if (task.exact_match) {
             json["output"] = answer.output;
             json["ended"] = answer.ended;
@@ -75,7 +77,7 @@ std::string answers_jsonl(const TaskResult& task) {
         }
         if (answer.input_cut) json["input_cut"] = true;
         if (answer.target_cut) json["target_cut"] = true;
-        lines += text_of(json) + "\n";
+        lines += json_text(json) + "\n";
     }
     return lines;
 }
@@ -97,7 +99,7 @@ std::string summary_json(const std::vector<TaskResult>& tasks, const std::string
     for (const Value& value : values)
         if (const auto found = mean_over_tasks(tasks, value.member)) mean[value.name] = *found;
     mean["majority"] = majority;
-    return text_of(json, 1) + "\n";
+    return json_text(json, 1) + "\n";
 }
 
 }  // namespace flanmoe

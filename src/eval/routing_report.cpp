@@ -1,6 +1,6 @@
 #include "eval/routing_report.hpp"
 
-#include <nlohmann/json.hpp>
+#include "eval/json_text.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -215,7 +215,7 @@ std::string routing_json(const RoutingTrace& trace, const Tokenizer& tokenizer, 
     json["layers"] = Json::array();
     for (const LayerCounts& layer : trace.layers) json["layers"].push_back(writer.layer(layer));
     for (const LayerDrift& drift : trace.drift) json["drift"].push_back(writer.drift(drift));
-    return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
+    return json_text(json, 1) + "\n";
 }
 
 }  // namespace flanmoe

@@ -2,6 +2,7 @@
 #include "eval/text_metrics.hpp"
 
 #include "core/error.hpp"
+#include "data/strings.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -20,43 +21,6 @@ locale_t utf8_locale() {
         return found;
     }();
     return locale;
-}
-
-// Code points of UTF-8; a byte that belongs to none stands for itself, as U+FFFD would.
-std::u32string code_points(std::string_view text) {
-    std::u32string points;
-    points.reserve(text.size());
-    for (size_t i = 0; i < text.size();) {
-        const auto byte = static_cast<unsigned char>(text[i]);
-        const size_t length = byte < 0x80 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 0;
-        if (length == 0 || i + length > text.size()) {
-            points.push_back(U'\ufffd');
-            ++i;
-            continue;
-        }
-        char32_t point = length == 1 ? byte : byte & (0x7fu >> length);
-        for (size_t k = 1; k < length; ++k) point = point << 6 | (static_cast<unsigned char>(text[i + k]) & 0x3fu);
-        points.push_back(point);
-        i += length;
-    }
-    return points;
-}
-
-void append(std::string& text, char32_t point) {
-    const auto put = [&](char32_t byte) { text.push_back(static_cast<char>(byte)); };
-    if (point < 0x80) return put(point);
-    if (point < 0x800) {
-        put(0xc0 | point >> 6);
-    } else {
-        if (point < 0x10000) {
-            put(0xe0 | point >> 12);
-        } else {
-            put(0xf0 | point >> 18);
-            put(0x80 | (point >> 12 & 0x3f));
-        }
-        put(0x80 | (point >> 6 & 0x3f));
-    }
-    put(0x80 | (point & 0x3f));
 }
 
 bool is_letter(char32_t c) { return iswalpha_l(static_cast<wint_t>(c), utf8_locale()) != 0; }
@@ -154,7 +118,7 @@ double token_f1(const std::vector<std::string>& prediction, const std::vector<st
 
 std::string lower_case(std::string_view text) {
     std::string result;
-    for (const char32_t c : lower(code_points(text))) append(result, c);
+    for (const char32_t c : lower(code_points(text))) append_utf8(result, c);
     return result;
 }
 
@@ -171,7 +135,7 @@ std::vector<std::string> normalized_words(std::string_view text) {
         }
         if (!inside) words.emplace_back();
         inside = true;
-        append(words.back(), c);
+        append_utf8(words.back(), c);
     }
     return words;
 }

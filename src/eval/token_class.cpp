@@ -1,5 +1,7 @@
 #include "eval/token_class.hpp"
 
+#include "data/strings.hpp"
+
 #include <algorithm>
 #include <charconv>
 #include <set>
@@ -29,23 +31,8 @@ bool is_punctuation(uint32_t code) { return (code >= 0xa0 && code <= 0xbf) || (c
 
 // Neither letter nor digit: ASCII, and beyond it the blocks above.
 bool without_letters(std::string_view text) {
-    for (size_t i = 0; i < text.size();) {
-        const auto c = static_cast<unsigned char>(text[i]);
-        const auto follow = [&](size_t k) { return i + k < text.size() ? static_cast<uint32_t>(text[i + k]) & 0x3fu : 0u; };
-        if (c < 0x80) {
-            if (is_ascii_letter_or_digit(c)) return false;
-            ++i;
-        } else if (c < 0xe0) {
-            if (!is_punctuation((c & 0x1fu) << 6 | follow(1))) return false;
-            i += 2;
-        } else if (c < 0xf0) {
-            if (!is_punctuation((c & 0x0fu) << 12 | follow(1) << 6 | follow(2))) return false;
-            i += 3;
-        } else {
-            return false;
-        }
-    }
-    return true;
+    const std::u32string points = code_points(text);
+    return std::all_of(points.begin(), points.end(), [](char32_t c) { return c < 0x80 ? !is_ascii_letter_or_digit(static_cast<unsigned char>(c)) : is_punctuation(c); });
 }
 
 }  // namespace

@@ -173,6 +173,9 @@ TEST_SUITE("config/config") {
         CHECK(contains(refusal("[optimizer]\nschedule = \"linear\"\nwarmup_steps = 1000\n"), "must be below train.steps"));
         CHECK(contains(refusal("[train]\nspike_factor = 0.5\n"), "train.spike_factor"));
         CHECK(contains(refusal("[eval]\nmetric = \"f1\"\n"), "eval.samples"));
+        const std::string tested = "[data]\nobjective = \"instruct\"\nmixture = \"m.toml\"\nencoder_length = 64\ndecoder_length = 8\n[eval]\nsamples = 2\ntest_split = \"test\"\n";
+        CHECK(contains(refusal(tested), "set eval.metric to what the test shall say"));
+        CHECK(contains(refusal(tested + "metric = \"f1\"\nkeep_best = false\n"), "answered by the best checkpoint"));
         CHECK(contains(refusal("[eval]\npatience = 2\nevery = 0\n"), "early stopping needs validations"));
         CHECK(contains(refusal("[model]\nattention_dropout = -0.5\n"), "-1 or in [0, 1)"));
         CHECK(contains(refusal("[data]\ntasks = 3\nencoder_length = 64\n"), "data.tasks is 3, but only data.objective = \"instruct\" reads tasks"));

@@ -3,7 +3,7 @@
 
 #include "data/fixtures.hpp"
 #include "eval/report.hpp"
-#include "model/small_models.hpp"
+#include "model/families.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -124,6 +124,95 @@ TEST_SUITE("eval/evaluate") {
         }
     }
 
+    // Experts have few slots here, so that a target that shared a routing group with another would lose other tokens than alone.
+    TEST_CASE("targets that share their input's computation score as each does alone, with every router") {
+        std::vector<test::Family> families = test::families();
+        families.push_back({"dense", test::small_t5(true)});
+        for (const test::Family& family : families) {
+            const ModelConfig& config = family.config;
+            if (!config.encoder_decoder || !family.by_scores) continue;  // forced balance goes by a token's place in the batch: for measurements only
+            CAPTURE(family.name);
+            Transformer model(config);
+            model.parameters().allocate(DType::f64, false);
+            test::randomise(model, 4);
+            RandomStream random({6, 0, 0, Purpose::shuffle});
+            const auto tokens = [&](uint64_t least, uint64_t most) {
+                Tokens ids;
+                for (uint64_t i = 0, n = least + random.below(most - least + 1); i < n; ++i) ids.push_back(2 + static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size) - 2)));
+                return ids;
+            };
+            std::vector<Tokens> inputs, targets;
+            for (int i = 0; i < 3; ++i) inputs.push_back(tokens(3, 12));
+            for (int i = 0; i < 12; ++i) targets.push_back(tokens(1, 9));
+            std::vector<const Tokens*> input_pointers, target_pointers;
+            for (const Tokens& input : inputs) input_pointers.push_back(&input);
+            for (const Tokens& target : targets) target_pointers.push_back(&target);
+            const auto score = [&](const Batch& batch) {
+                Context context;
+                Pass pass = evaluation_pass(context, model);
+                std::vector<double> nll;
+                model.evaluate(pass, batch, &nll);
+                return nll;
+            };
+            const Batch shared = scoring_batch(config, input_pointers, target_pointers);
+            CHECK(shared.rows == 3);
+            CHECK(shared.targets_per_row == 4);
+            const std::vector<double> together = score(shared);
+            const auto length = static_cast<size_t>(shared.decoder_length);
+            REQUIRE(together.size() == 12 * length);
+            for (size_t i = 0; i < targets.size(); ++i) {
+                const std::vector<double> alone = score(scoring_batch(config, {&input_pointers[i / 4], 1}, {&target_pointers[i], 1}));
+                CAPTURE(i);
+                for (size_t t = 0; t < length; ++t) CHECK(together[i * length + t] == doctest::Approx(t < targets[i].size() ? alone[t] : 0).epsilon(1e-12));
+            }
+        }
+    }
+
+    TEST_CASE("an encoder computes an example once for all its options, and slots count what was computed") {
+        const auto model = random_model();
+        std::vector<TaskExample> examples = some_examples(7);  // the 1st, 4th and 7th have three options
+        EvalSettings settings = short_answers();
+        settings.loss = settings.generate = false;
+        int64_t busy = 0, inputs = 0, longest = 0;
+        const auto size = [](const std::string& text) { return static_cast<int64_t>(small_tokenizer()->encode_with_sentinels(text).size()) + 1; };
+        for (const TaskExample& e : examples) {
+            if (e.options.empty()) continue;
+            inputs = std::max(inputs, size(e.inputs)), busy += size(e.inputs);
+            for (const std::string& option : e.options) longest = std::max(longest, size(option)), busy += size(option);
+        }
+        Context context;
+        BatchSlots slots;
+        evaluate_examples(context, *model, *small_tokenizer(), examples, settings, "memory", &slots);
+        CHECK(slots.busy == busy);
+        CHECK(slots.all == 3 * (inputs + 3 * longest));
+        settings.options = false, settings.generate = true;
+        evaluate_examples(context, *model, *small_tokenizer(), examples, settings, "memory", &slots);
+        busy = 0;
+        for (const TaskExample& e : examples) busy += size(e.inputs);
+        CHECK(slots.busy == busy);
+    }
+
+    TEST_CASE("batches: equally many targets a row, tokens of inputs and of targets within the limit") {
+        const std::vector<InputLengths> rows = {{5, 4, 2, 8}, {9, 2, 2, 4}, {7, 4, 2, 8}, {7, 4, 9, 36}, {3, 2, 2, 4}};
+        using Batches = std::vector<std::vector<size_t>>;
+        CHECK(batches_by_length(rows, {256, 10000}) == Batches{{3, 2, 0}, {1, 4}});
+        CHECK(batches_by_length(rows, {2, 10000}) == Batches{{3, 2}, {0}, {1, 4}});
+        CHECK(batches_by_length(rows, {256, 80}) == Batches{{3}, {2, 0}, {1}, {4}});  // 2 x 4 x 9 positions of targets are within it, but too many would be padding; so with 9 + 3 of inputs
+        CHECK(batches_by_length(rows, {256, 15}) == Batches{{3}, {2}, {0}, {1}, {4}});
+        std::vector<InputLengths> inputs;
+        for (int64_t length = 1; length <= 100; ++length) inputs.push_back({.input = length});
+        CHECK(batches_by_length(inputs, {256, 10000}).size() == 1);  // nothing is scored: as large as the limits allow
+        for (InputLengths& row : inputs) row.targets = 1, row.target = 1, row.target_tokens = 1;
+        const Batches scored = batches_by_length(inputs, {256, 10000});
+        CHECK(scored.size() > 1);
+        for (const std::vector<size_t>& batch : scored) {
+            int64_t busy = 0, longest = 0;
+            for (const size_t row : batch) busy += inputs[row].input + 1, longest = std::max(longest, inputs[row].input + 1);
+            const int64_t slots = longest * static_cast<int64_t>(batch.size());
+            CHECK((slots <= 10000 / 8 || static_cast<double>(busy) >= 0.85 * static_cast<double>(slots)));
+        }
+    }
+
     TEST_CASE("inputs to go on with have no end mark") {
         const auto model = random_model(test::small_decoder());
         EvalSettings settings = short_answers();
@@ -151,7 +240,10 @@ TEST_SUITE("eval/evaluate") {
         CHECK(*second.exact_match == doctest::Approx(*first.exact_match + 0.5));
         CHECK(*second.f1 >= 0.5);
         Context context;
-        const auto metrics = answer_metrics(context, *model, *small_tokenizer(), examples, short_answers());
+        EvalSettings settings = short_answers();
+        CHECK(answer_metrics(context, *model, *small_tokenizer(), examples, settings)[0] == std::pair<std::string, double>("accuracy", *second.accuracy));
+        settings.options = false;
+        const auto metrics = answer_metrics(context, *model, *small_tokenizer(), examples, settings);
         REQUIRE(metrics.size() == 3);
         CHECK(metrics[0] == std::pair<std::string, double>("exact_match", *second.exact_match));
         CHECK(metrics[1] == std::pair<std::string, double>("f1", *second.f1));

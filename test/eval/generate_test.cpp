@@ -1,17 +1,13 @@
 // Generation against teacher forcing and exhaustive search; independence of batch, padding and neighbours. The recorded case is judged in cli/parity.
 #include "eval/generate.hpp"
 
-#include "eval/batching.hpp"
+#include "eval/ending_models.hpp"
 #include "model/decoding.hpp"
-#include "model/small_models.hpp"
 #include "ops/elementwise.hpp"
-
-#include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <memory>
 #include <numeric>
 #include <set>
 
@@ -19,37 +15,6 @@ using namespace flanmoe;
 using namespace flanmoe::test;
 
 namespace {
-
-std::unique_ptr<Transformer> make(const ModelConfig& config, DType dtype = DType::f64, uint64_t seed = 3) {
-    auto model = std::make_unique<Transformer>(config);
-    model->parameters().allocate(dtype, false);
-    model->parameters().initialise(seed);
-    return model;
-}
-
-// With an output matrix of its own; a random model whose output matrix is the embedding mostly repeats one token.
-ModelConfig untied(ModelConfig config) {
-    config.tied = config.scale_outputs = false;
-    return config;
-}
-
-// Capacity never binds, so that decoding a token at a time routes as teacher forcing does.
-ModelConfig roomy_switch() {
-    ModelConfig c = small_switch();
-    c.encoder_routing.dropless = c.decoder_routing.dropless = true;
-    return c;
-}
-
-// Inputs of uneven length, right-padded.
-Batch some_inputs(const ModelConfig& config, int64_t rows, uint64_t seed = 5) {
-    RandomStream random({seed, 0, 0, Purpose::shuffle});
-    std::vector<Tokens> inputs(static_cast<size_t>(rows));
-    for (Tokens& input : inputs)
-        for (uint64_t i = 0, n = 2 + random.below(9); i < n; ++i) input.push_back(2 + static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size) - 2)));
-    std::vector<const Tokens*> pointers;
-    for (const Tokens& t : inputs) pointers.push_back(&t);
-    return input_batch(config, pointers);
-}
 
 using Distribution = std::vector<double>;  // log-probabilities
 
@@ -91,46 +56,6 @@ double sum_of(const std::vector<Distribution>& p, const Tokens& ids) {
     double sum = 0;
     for (size_t t = 0; t < ids.size(); ++t) sum += p[t][static_cast<size_t>(ids[t])];
     return sum;
-}
-
-std::vector<Tokens> ids_of(const std::vector<Generated>& results) {
-    std::vector<Tokens> ids;
-    for (const Generated& g : results) ids.push_back(g.ids);
-    return ids;
-}
-
-std::vector<Generated> run(const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
-    Context context;
-    return generate(context, model, inputs, settings);
-}
-
-// The id that greedy decoding produces first at the most different places, and not in every row; -1 if there is none.
-int32_t reachable_end(const Transformer& model, const Batch& inputs) {
-    const std::vector<Tokens> results = ids_of(run(model, inputs, {.max_new_tokens = 12}));
-    std::map<int32_t, std::set<size_t>> places;
-    std::map<int32_t, size_t> rows;
-    for (const Tokens& ids : results) {
-        std::set<int32_t> seen;
-        for (size_t t = 0; t < ids.size(); ++t)
-            if (seen.insert(ids[t]).second) places[ids[t]].insert(t), ++rows[ids[t]];
-    }
-    int32_t best = -1;
-    for (const auto& [id, where] : places)
-        if (where.size() >= 3 && rows[id] < results.size() && (best < 0 || where.size() > places[best].size())) best = id;
-    return best;
-}
-
-// A random model whose end mark comes early in some rows, late in others and not at all in others.
-std::unique_ptr<Transformer> ending_model(ModelConfig config, const Batch& inputs) {
-    for (uint64_t seed = 1; seed < 50; ++seed) {
-        config.eos_id = config.vocab_size - 1;
-        const int32_t end = reachable_end(*make(config, DType::f64, seed), inputs);
-        if (end < 0) continue;
-        config.eos_id = end;
-        return make(config, DType::f64, seed);
-    }
-    FAIL("no seed gives a model whose rows end at different places");
-    return nullptr;
 }
 
 // One input, `rows` times.
@@ -194,7 +119,7 @@ TEST_SUITE("eval/generate") {
                 std::set<size_t> lengths;
                 for (int64_t r = 0; r < inputs.rows; ++r) {
                     GenerationSettings alone = settings;
-                    alone.first_row = r;
+                    alone.numbers = {r};
                     const Generated single = run(*model, cut(inputs, r, 1), alone)[0], &mine = together[static_cast<size_t>(r)];
                     CHECK(mine.ids == single.ids);
                     CHECK(mine.ended == single.ended);
