@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
     flanmoe::cli::add_tokenizer(program);
     flanmoe::cli::add_data(program);
     flanmoe::cli::add_train(program);
+    flanmoe::cli::add_sweep(program);
     flanmoe::cli::add_eval(program);
     flanmoe::cli::add_generate(program);
     flanmoe::cli::add_inspect(program);

@@ -6,6 +6,7 @@
 #include "checkpoint/manifest.hpp"
 #include "checkpoint/tensor_tree.hpp"
 #include "core/file.hpp"
+#include "model/flops.hpp"
 
 #include <map>
 
@@ -50,12 +51,6 @@ TrainingSummary training_summary(const fs::path& folder) {
         }
     }
     return summary;
-}
-
-// Share of a stack's experts that a token meets.
-double active_share(const RoutingConfig& routing, int64_t experts) {
-    const double chosen = routing.kind == RouterKind::expert_choice ? routing.eval_capacity_factor : static_cast<double>(routing.k);
-    return std::min(1.0, chosen / static_cast<double>(experts));
 }
 
 void count(Inspection& found) {

@@ -80,7 +80,7 @@ std::vector<std::vector<StoredTensor>> cut_into_shards(std::vector<StoredTensor>
     return shards;
 }
 
-void write_weights(const fs::path& directory, const std::vector<std::vector<StoredTensor>>& shards, bool write, FileHashes& hashes) {
+void write_weights(const fs::path& directory, const std::vector<std::vector<StoredTensor>>& shards, Engine& engine, bool write, FileHashes& hashes) {
     ParsedJson map = ParsedJson::object();
     int64_t total = 0;
     for (size_t i = 0; i < shards.size(); ++i) {
@@ -90,7 +90,7 @@ void write_weights(const fs::path& directory, const std::vector<std::vector<Stor
             if (tensor.make)
                 writer.add(tensor.name, tensor.shape, tensor.type, tensor.make);
             else
-                writer.add(tensor.name, tensor.values, tensor.type);
+                writer.add(tensor.name, tensor.values, tensor.type, engine);
             if (shards.size() > 1) map[tensor.name] = name;
         }
         total += writer.tensor_bytes();
@@ -204,7 +204,7 @@ FileHashes save_model_by_tensor(const fs::path& directory, const ModelConfig& co
         create_folder(directory);
         remove_stale_weights(directory);
     }
-    write_weights(directory, cut_into_shards(stored_tensors(store, layout_of(config), options.weights, make), options.shard_bytes), options.write, hashes);
+    write_weights(directory, cut_into_shards(stored_tensors(store, layout_of(config), options.weights, make), options.shard_bytes), store.engine(), options.write, hashes);
     if (!options.write) return hashes;
     const auto text = [&](const std::string& name, const std::string& content) { hashes[name] = write_hashed(directory / name, content); };
     text("config.json", write_hf_config(config, options.weights, options.row_tokens));
@@ -304,7 +304,9 @@ void load_model(const fs::path& directory, ParameterStore& store) {
     for (const Parameter& p : store.records()) {
         for (int64_t e = 0; e < p.part_tensors(); ++e) {
             const WeightFiles::Found& found = places.at(p.part_name(e));
-            read_part(*found.file, *found.entry, store.engine(), named_master(store, p, p.first_expert + e));
+            NamedTensor into = named_master(store, p, p.first_expert + e);
+            if (!into.tensor) into.tensor = store.compute(p, e);  // another rank has the master weights
+            read_part(*found.file, *found.entry, store.engine(), into);
         }
     }
     store.update_compute();

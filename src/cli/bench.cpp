@@ -1,6 +1,8 @@
-// flanmoe bench: speed of a training step on random tokens, by part, beside the matrix-product rate of the same run.
+// flanmoe bench: speed of a training step on random tokens, by part, beside the matrix-product rate of the same run; under a launcher of all ranks, with what
+// they send.
 #include "cli/commands.hpp"
 #include "cli/config_arguments.hpp"
+#include "cli/ranks.hpp"
 #include "config/dense_twin.hpp"
 #include "core/error.hpp"
 #include "train/step_work.hpp"
@@ -8,7 +10,6 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
-
 #include <omp.h>
 
 #include <memory>
@@ -16,6 +17,13 @@
 namespace flanmoe::cli {
 
 namespace {
+
+struct Options {
+    ConfigArguments config;
+    BenchmarkSettings bench;
+    bool json = false, twin = false;
+    std::string predict;
+};
 
 // The step's predicted times, with `twin` those of the dense twin beside them.
 void print_prediction(const Config& config, const BenchmarkSettings& bench, const std::string& device, bool twin, bool json) {
@@ -33,15 +41,36 @@ void print_prediction(const Config& config, const BenchmarkSettings& bench, cons
     if (!json) fmt::print("  sparse over dense step: {:.3f}\n", ratio);
 }
 
+Config load(const Options& options) {
+    const Config config = options.config.load();
+    if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
+    return config;
+}
+
+void run_bench(const Options& options) {
+    const auto print = [&](const auto& result) { fmt::print("{}{}", options.json ? to_json(result) : to_table(result), options.json ? "\n" : ""); };
+    if (!options.predict.empty()) {
+        refuse_ranks("bench --predict");
+        return print_prediction(load(options), options.bench, options.predict, options.twin, options.json);
+    }
+    if (options.twin) {
+        refuse_ranks("bench --twin");
+        return print(run_twin_benchmark(load(options), options.bench));
+    }
+    Config config;
+    const auto settings = [&] {
+        config = load(options);
+        return RankSettings{config.parallel, config.train.device, to_toml(config) + command_line(), "config or command line"};
+    };
+    on_ranks("benchmark", settings, [&](const RankMesh& ranks) {
+        const BenchmarkResult result = run_benchmark(ranks.context(), config, options.bench, ranks.mesh());
+        if (ranks.leader()) print(result);
+    });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& program) {
-    struct Options {
-        ConfigArguments config;
-        BenchmarkSettings bench;
-        bool json = false, twin = false;
-        std::string predict;
-    };
     auto options = std::make_shared<Options>();
     CLI::App* command = program.add_subcommand("bench", "Time a training step of a config on random tokens");
     options->config.add_to(command);
@@ -55,19 +84,9 @@ void add_bench(CLI::App& program) {
     command->add_flag("--twin", options->twin, "a sparse model's step beside that of its dense twin, in turn")->excludes(matmul);
     command->add_option("--predict", options->predict, "run nothing: what a step should take on a100, h100 or h200, part by part, from counted operations and bytes")->type_name("DEVICE");
     command->add_flag("--json", options->json, "one JSON line instead of a table");
-    command->footer("Example:\n  flanmoe bench configs/model/t5-small.toml --set train.dtype=bf16 --set data.batch_rows=8 --source 512 --target 114\n  flanmoe bench configs/model/switch-small.toml --twin --set moe.experts=16 --source 400 --target 112");
-    command->callback([options] {
-        const Config config = options->config.load();
-        if (config.train.threads > 0) omp_set_num_threads(static_cast<int>(config.train.threads));
-        if (!options->predict.empty()) return print_prediction(config, options->bench, options->predict, options->twin, options->json);
-        if (options->twin) {
-            const TwinResult result = run_twin_benchmark(config, options->bench);
-            fmt::print("{}{}", options->json ? to_json(result) : to_table(result), options->json ? "\n" : "");
-            return;
-        }
-        const BenchmarkResult result = run_benchmark(config, options->bench);
-        fmt::print("{}{}", options->json ? to_json(result) : to_table(result), options->json ? "\n" : "");
-    });
+    command->footer("Example:\n  flanmoe bench configs/model/t5-small.toml --set train.dtype=bf16 --set data.batch_rows=8 --source 512 --target 114\n  flanmoe bench configs/model/switch-small.toml --twin --set moe.experts=16 --source 400 --target 112\n"
+                    "  mpirun -n 2 flanmoe bench configs/model/toy.toml configs/model/toy-switch.toml --set parallel.expert=2 --set parallel.data=0      # and the bytes sent, beside those of flanmoe plan");
+    command->callback([options] { run_bench(*options); });
 }
 
 }  // namespace flanmoe::cli

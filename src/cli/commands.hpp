@@ -14,7 +14,11 @@ void add_config(CLI::App& program);
 void add_tokenizer(CLI::App& program);
 void add_data(CLI::App& program);
 void add_data_toyworld(CLI::App& data_command);  ///< below `data`
+void add_data_records(CLI::App& data_command);   ///< below `data`
+void add_data_tasks(CLI::App& data_command);     ///< below `data`
+void add_data_mixture(CLI::App& data_command);   ///< below `data`
 void add_train(CLI::App& program);
+void add_sweep(CLI::App& program);
 void add_eval(CLI::App& program);
 void add_generate(CLI::App& program);
 void add_inspect(CLI::App& program);

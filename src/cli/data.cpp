@@ -137,6 +137,9 @@ void add_data(CLI::App& program) {
     add_shard(command);
     add_show(command);
     add_data_toyworld(command);
+    add_data_records(command);
+    add_data_tasks(command);
+    add_data_mixture(command);
 }
 
 }  // namespace flanmoe::cli

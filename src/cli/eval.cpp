@@ -1,8 +1,10 @@
 // flanmoe eval: a model on JSONL task files: a table, JSON, and what it made of every example.
 #include "cli/commands.hpp"
 #include "cli/eval_routing.hpp"
+#include "cli/eval_suites.hpp"
 #include "cli/model_argument.hpp"
 #include "cli/table.hpp"
+#include "comm/agreement.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
 #include "core/progress.hpp"
@@ -11,6 +13,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 
@@ -24,27 +27,46 @@ struct Arguments {
     std::string out, malformed = "fail";
     EvalSettings settings;
     RoutingArguments routing;
-    bool json = false, table = false, lengths_given = false, no_loss = false, no_generation = false, no_options = false;
+    SuiteArguments suites;
+    bool json = false, table = false, lengths_given = false, inputs_given = false, new_tokens_given = false, no_loss = false, no_generation = false, no_options = false;
 };
 
 std::string percent(const std::optional<double>& share) { return share ? fmt::format("{:.1f}", 100 * *share) : "-"; }
-std::string nats(const std::optional<double>& loss) { return loss ? fmt::format("{:.4f}", *loss) : "-"; }
+
+// Of correlations and groups a table tells where all of its tasks have them.
+struct Further {
+    const char* name;
+    std::optional<double> TaskResult::* value;
+};
+std::vector<Further> further_columns(const std::vector<TaskResult>& tasks) {
+    std::vector<Further> columns;
+    for (const Further& column : {Further{"Pearson", &TaskResult::pearson}, {"Spearman", &TaskResult::spearman}, {"consistent", &TaskResult::consistency}})
+        if (std::all_of(tasks.begin(), tasks.end(), [&](const TaskResult& t) { return (t.*column.value).has_value(); })) columns.push_back(column);
+    return columns;
+}
 
 std::string table_of(const std::vector<TaskResult>& tasks) {
-    Table table({{"task", Align::left}, {"examples", Align::right}, {"loss", Align::right}, {"exact match", Align::right}, {"F1", Align::right}, {"ROUGE-L", Align::right},
-                 {"accuracy", Align::right}, {"by length", Align::right}, {"majority", Align::right}});
+    std::vector<std::pair<std::string, Align>> columns = {{"task", Align::left}, {"examples", Align::right}, {"loss", Align::right}, {"exact match", Align::right}, {"F1", Align::right},
+                                                          {"ROUGE-L", Align::right}, {"accuracy", Align::right}, {"by length", Align::right}, {"majority", Align::right}};
+    const std::vector<Further> further = further_columns(tasks);
+    for (const Further& column : further) columns.emplace_back(column.name, Align::right);
+    Table table(columns);
     double majority = 0;
     int64_t examples = 0;
     for (const TaskResult& t : tasks) {
-        table.add({t.name, thousands(static_cast<int64_t>(t.examples.size())), nats(t.loss), percent(t.exact_match), percent(t.f1), percent(t.rouge_l), percent(t.accuracy),
-                   percent(t.accuracy_by_length), percent(t.majority)});
+        std::vector<std::string> cells = {t.name, thousands(static_cast<int64_t>(t.examples.size())), four_places(t.loss), percent(t.exact_match), percent(t.f1), percent(t.rouge_l),
+                                          percent(t.accuracy), percent(t.accuracy_by_length), percent(t.majority)};
+        for (const Further& column : further) cells.push_back(percent(t.*column.value));
+        table.add(cells);
         majority += t.majority / static_cast<double>(tasks.size());
         examples += static_cast<int64_t>(t.examples.size());
     }
     const auto mean = [&](std::optional<double> TaskResult::* value) { return mean_over_tasks(tasks, value); };
-    table.add({fmt::format("mean of {} task{}", tasks.size(), tasks.size() == 1 ? "" : "s"), thousands(examples), nats(mean(&TaskResult::loss)), percent(mean(&TaskResult::exact_match)),
-               percent(mean(&TaskResult::f1)), percent(mean(&TaskResult::rouge_l)), percent(mean(&TaskResult::accuracy)), percent(mean(&TaskResult::accuracy_by_length)),
-               percent(majority)});
+    std::vector<std::string> cells = {fmt::format("mean of {} task{}", tasks.size(), tasks.size() == 1 ? "" : "s"), thousands(examples), four_places(mean(&TaskResult::loss)),
+                                      percent(mean(&TaskResult::exact_match)), percent(mean(&TaskResult::f1)), percent(mean(&TaskResult::rouge_l)), percent(mean(&TaskResult::accuracy)),
+                                      percent(mean(&TaskResult::accuracy_by_length)), percent(majority)};
+    for (const Further& column : further) cells.push_back(percent(mean(column.value)));
+    table.add(cells);
     return table.text();
 }
 
@@ -70,24 +92,46 @@ void write_results(const std::filesystem::path& folder, const std::vector<TaskRe
     write_file_atomically(folder / "table.txt", table_of(tasks));
 }
 
-void run(Arguments& a) {
-    a.settings.malformed = a.malformed == "skip" ? MalformedPolicy::skip : MalformedPolicy::fail;
-    if (a.routing.trace) return run_routing_trace(a.routing, {a.model, a.files, a.settings, a.lengths_given, a.json, a.table, a.out});
-    a.settings.loss = !a.no_loss, a.settings.generate = !a.no_generation, a.settings.options = !a.no_options;
-    DeviceContext context = a.model.open();
-    const LoadedModel loaded = a.model.load(context);
-    const auto start = std::chrono::steady_clock::now();
-    Progress progress("evaluating");
-    a.settings.progress = [&](double fraction, const std::string& note) { progress.update(fraction, note); };
-    const std::vector<TaskResult> tasks = evaluate_files(context, *loaded.model, *loaded.tokenizer, a.files, a.settings);
-    progress.finish();
-    const std::string summary = summary_json(tasks, loaded.path);
+void report(const Arguments& a, const std::vector<TaskResult>& tasks, const std::string& model) {
+    const std::string summary = summary_json(tasks, model);
     if (!a.out.empty()) write_results(a.out, tasks, summary);
     if (a.json) fmt::print("{}", summary);
     if (a.table || !a.json) fmt::print("{}", table_of(tasks));
     std::fflush(stdout);
     warn_about(tasks, a.settings);
-    info("evaluated in {:.1f} s{}", std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), a.out.empty() ? "" : "; results are in " + a.out);
+}
+
+void evaluate_rank(const Arguments& a, const RankMesh& ranks) {
+    LoadedModel loaded;
+    together(ranks.world(), [&] { loaded = a.model.load(ranks.context(), ranks.mesh()); });
+    const auto start = std::chrono::steady_clock::now();
+    Progress progress("evaluating");
+    EvalSettings settings = a.settings;
+    if (ranks.leader()) settings.progress = [&](double fraction, const std::string& note) { progress.update(fraction, note); };
+    const std::vector<TaskResult> tasks = evaluate_files(ranks.context(), *loaded.model, *loaded.tokenizer, a.files, settings);
+    progress.finish();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    together(ranks.world(), [&] {
+        if (ranks.leader()) report(a, tasks, loaded.path);
+    });
+    info("evaluated in {:.1f} s{}{}", seconds, ranks.world().size() == 1 ? "" : fmt::format(" on {} ranks, {}", ranks.world().size(), ranks.mesh().shape().text()),
+         a.out.empty() ? "" : "; results are in " + a.out);
+}
+
+void run(Arguments& a) {
+    a.settings.malformed = a.malformed == "skip" ? MalformedPolicy::skip : MalformedPolicy::fail;
+    if (a.suites.wanted()) {
+        if (a.routing.trace) fail(Exit::usage, "eval --routing-trace goes through task files, not suites; leave one of them out");
+        run_suite_command(a.suites, {a.model, a.files, a.settings, a.inputs_given, a.new_tokens_given, !a.no_generation, !a.no_options, a.json, a.table, a.out});
+        return;
+    }
+    if (a.files.empty() || a.model.checkpoint.empty()) fail(Exit::usage, "eval: a model and task files, or --suite, are missing; see flanmoe eval --help");
+    a.settings.loss = !a.no_loss, a.settings.generate = !a.no_generation, a.settings.options = !a.no_options;
+    if (a.routing.trace) refuse_ranks("a routing trace");
+    on_ranks("evaluation", [&] { return a.model.ranks(); }, [&](const RankMesh& ranks) {
+        if (a.routing.trace) run_routing_trace(a.routing, {a.model, a.files, a.settings, a.lengths_given, a.json, a.table, a.out});
+        else evaluate_rank(a, ranks);
+    });
 }
 
 }  // namespace
@@ -95,13 +139,14 @@ void run(Arguments& a) {
 void add_eval(CLI::App& program) {
     auto a = std::make_shared<Arguments>();
     EvalSettings& s = a->settings;
-    CLI::App& command = *program.add_subcommand("eval", "Evaluate a model on JSONL task files: loss, exact match, F1, ROUGE-L, and accuracy by scoring given options");
+    CLI::App& command = *program.add_subcommand("eval", "Evaluate a model on benchmark suites, or on JSONL task files: loss, exact match, F1, ROUGE-L, and accuracy by scoring given options");
     a->model.add_to(command);
-    command.add_option("FILES", a->files, "JSONL task files, and folders of them: every file is a task")->required();
+    command.get_option("CHECKPOINT")->required(false);
+    command.add_option("FILES", a->files, "JSONL task files, and folders of them: every file is a task");
     command.add_option("--out", a->out, "Folder for answers.jsonl (every example), summary.json and table.txt; of a trace routing.json and routing.txt");
-    command.add_option("--batch", s.batch.rows, "Most examples computed together")->check(CLI::Range(1, 1000000))->capture_default_str();
+    command.add_option("--batch", s.batch.rows, "Most examples computed together, by one rank")->check(CLI::Range(1, 1000000))->capture_default_str();
     command.add_option("--batch-tokens", s.batch.tokens, "Most input tokens computed together, padding included")->check(CLI::Range(1, 1000000000))->capture_default_str();
-    command.add_option("--max-new-tokens", s.generation.max_new_tokens, "Tokens after which an answer is cut")->check(CLI::Range(1, 1000000))->capture_default_str();
+    CLI::Option* new_tokens = command.add_option("--max-new-tokens", s.generation.max_new_tokens, "Tokens after which an answer is cut")->check(CLI::Range(1, 1000000))->capture_default_str();
     CLI::Option* inputs = command.add_option("--max-input-tokens", s.max_inputs, "Longer inputs lose their end (end mark included)")->check(CLI::Range(1, 1000000))->capture_default_str();
     CLI::Option* targets = command.add_option("--max-target-tokens", s.max_targets, "Longer targets and options lose their end")->check(CLI::Range(1, 1000000))->capture_default_str();
     command.add_option("--beams", s.generation.beams, "Beams of the search; 1 = greedy")->check(CLI::Range(1, 1000000))->capture_default_str();
@@ -117,16 +162,22 @@ void add_eval(CLI::App& program) {
     command.add_flag("--no-generation", a->no_generation, "Leave out what needs generated answers");
     command.add_flag("--no-options", a->no_options, "Leave out the scoring of options");
     a->routing.add_to(command);
+    a->suites.add_to(command);
     command.add_flag("--json", a->json, "Print the summary as JSON instead of the table");
     command.add_flag("--table", a->table, "Print the table too, with --json");
-    command.footer("Examples:\n  flanmoe eval runs/base toyworld/seen --out results\n  flanmoe eval runs/instruct toyworld/seen --routing-trace --routing-drift runs/pretrain --out routing\n\n"
+    command.footer("Examples:\n  flanmoe eval runs/base toyworld/seen --out results\n  flanmoe eval runs/instruct --suite mmlu,bbh --data benchmarks --out results\n  flanmoe eval runs/instruct toyworld/seen --routing-trace --routing-drift runs/pretrain --out routing\n"
+                   "  mpirun -n 4 flanmoe eval runs/base toyworld/seen --set parallel.expert=2 --out results      # the same results from four ranks, 2 data x 2 expert\n\n"
                    "Loss: mean negative log-likelihood of a token of the first accepted answer. Exact match and F1: SQuAD's normalisation, best over the accepted answers.\n"
-                   "Accuracy: the most probable option is an accepted answer; \"by length\": most probable per token. Majority: exact match of the file's most frequent answer.\n\n"
+                   "Accuracy: the most probable option is an accepted answer; \"by length\": most probable per token. Majority: exact match of the file's most frequent answer.\n"
+                   "Pearson, Spearman: where all targets are numbers; an answer that is none counts as -1. Consistent: groups of lines of the same \"group\" all of which match exactly.\n\n"
                    "A routing trace shows for every sparse layer: utilization (pairs kept / slots), load of the busiest expert over the mean, experts without load, tokens that no expert takes\n"
                    "(all, and by class), dropped choices after the first, mean gate, entropy of the router, and how far a token's identity or its task decides its expert (information / entropy);\n"
                    "for every expert its load, its typical tokens and the tasks that most of them come from. Dropout and jitter are off; --routing-capacity says which slots there are.");
-    command.callback([a, inputs, targets] {
-        a->lengths_given = inputs->count() > 0 || targets->count() > 0;
+    command.callback([a, inputs, targets, new_tokens, &command] {
+        a->new_tokens_given = new_tokens->count() > 0;
+        a->inputs_given = inputs->count() > 0;
+        a->lengths_given = a->inputs_given || targets->count() > 0;
+        a->suites.refuse_ignored(command);
         run(*a);
     });
 }

@@ -49,7 +49,7 @@ void ModelArgument::add_to(CLI::App& command) {
         ->check(CLI::IsMember({"f32", "bf16", "f64"}).description(""))
         ->type_name("DTYPE")
         ->default_str("f32");
-    command.add_option("--set", settings, "Another routing rule for this time: moe.key=value, such as moe.eval_capacity_factor=4 (repeatable)")
+    command.add_option("--set", settings, "Another routing rule for this time: moe.key=value, such as moe.eval_capacity_factor=4; or how ranks share the work: parallel.key=value (repeatable)")
         ->type_name("KEY=VALUE")
         ->expected(1)
         ->allow_extra_args(false)
@@ -72,14 +72,32 @@ ModelConfig override_moe(const ModelConfig& model, const std::vector<std::string
     return config.model;
 }
 
-LoadedModel ModelArgument::load(const Context& place) const {
+namespace {
+
+// The settings of one section, or all others.
+std::vector<std::string> of_section(const std::vector<std::string>& settings, const std::string& section, bool wanted) {
+    std::vector<std::string> some;
+    for (const std::string& setting : settings)
+        if (setting.starts_with(section + ".") == wanted) some.push_back(setting);
+    return some;
+}
+
+}  // namespace
+
+RankSettings ModelArgument::ranks() const {
+    Config base;
+    base.parallel.data = 0;
+    return {override_config(base, of_section(settings, "parallel", true)).parallel, device_for(device, dtype), command_line()};
+}
+
+LoadedModel ModelArgument::load(const Context& place, const Mesh& mesh) const {
     if (threads > 0) omp_set_num_threads(threads);
     const fs::path folder = resolve_checkpoint(checkpoint);
     LoadedModel loaded;
     loaded.path = folder.string();
-    const ModelConfig stored = read_model_config(folder), wanted = override_moe(stored, settings);
+    const ModelConfig stored = read_model_config(folder), wanted = override_moe(stored, of_section(settings, "parallel", false));
     if (wanted.experts != stored.experts) fail(Exit::usage, "moe.experts is {} in {} and cannot be changed; flanmoe convert makes a sparse model of a dense one", stored.experts, folder.string());
-    loaded.model = std::make_unique<Transformer>(wanted);
+    loaded.model = std::make_unique<Transformer>(wanted, mesh);
     const fs::path vocabulary = tokenizer.empty() ? folder : fs::path(tokenizer);
     if (tokenizer.empty() && !fs::exists(folder / "spiece.model"))
         fail(Exit::missing_input, "{} has no spiece.model; name the model's vocabulary with --tokenizer", folder.string());

@@ -1,6 +1,7 @@
 // The model that a command line names: ours or any Hugging Face directory of the T5 family, with its vocabulary.
 #pragma once
 
+#include "cli/ranks.hpp"
 #include "data/tokenizer.hpp"
 #include "model/transformer.hpp"
 #include "ops/engine.hpp"
@@ -32,9 +33,11 @@ struct ModelArgument {
     void add_to(CLI::App& command);
     /// A context on --device; Exit::usage if that does not compute in --dtype, Exit::hardware if it is not there.
     DeviceContext open() const { return DeviceContext(device_for(device, dtype)); }
-    /// Weights without gradients, on the device of `place`; sets the number of threads. A folder of a run stands for its best or else its newest checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
+    /// The ranks that the command is to run on: [parallel] as --set says, where data = 0 (what is left of the ranks) unless it is set.
+    RankSettings ranks() const;
+    /// Weights without gradients, on the device of `place`, this rank's of the mesh; sets the number of threads. Does not communicate. A folder of a run stands for its best or else its newest checkpoint. Exit::missing_input, Exit::bad_checkpoint, and Exit::usage for a
     /// vocabulary that does not fit the model.
-    LoadedModel load(const Context& place) const;
+    LoadedModel load(const Context& place, const Mesh& mesh = one_rank()) const;
 };
 
 /// The model with `moe.key=value` settings over it, validated; Exit::usage for keys of other sections.

@@ -1,6 +1,7 @@
 // flanmoe parity: recompute recorded numerical cases and report the largest errors.
 #include "cli/commands.hpp"
 #include "cli/parity/parity.hpp"
+#include "comm/agreement.hpp"
 #include "comm/world.hpp"
 #include "ops/engine.hpp"
 
@@ -20,8 +21,11 @@ struct Options {
 Exit run_rank(const Options& options, const Mesh* mesh) {
     static const std::map<std::string, DType> types = {{"f64", DType::f64}, {"f32", DType::f32}, {"bf16", DType::bf16}};
     const DType dtype = types.at(options.dtype);
-    const Device device = device_for(options.device == "cuda" ? Device::cuda : Device::cpu, dtype);
-    if (!options.output.empty() && options.cases.size() > 1) fail(Exit::usage, "--output takes one case, not {}; run them one by one", options.cases.size());
+    Device device = Device::cpu;
+    together(mesh ? mesh->world() : one_rank().world(), [&] {
+        device = device_for(options.device == "cuda" ? Device::cuda : Device::cpu, dtype);
+        if (!options.output.empty() && options.cases.size() > 1) fail(Exit::usage, "--output takes one case, not {}; run them one by one", options.cases.size());
+    });
     const bool speaks = !mesh || mesh->world().rank() == 0;
     Exit worst = Exit::done;
     for (const std::string& folder : options.cases) {
@@ -31,6 +35,7 @@ Exit run_rank(const Options& options, const Mesh* mesh) {
             if (speaks) fmt::print("{} {} {}{}: {}\n", word, folder, options.dtype, judgement.device == Device::cuda ? " on cuda" : device == Device::cuda ? " on cpu (no device side)" : "", judgement.details);
             if (judgement.verdict == Verdict::out_of_tolerance && worst == Exit::done) worst = Exit::out_of_tolerance;
         } catch (const Error& error) {
+            if (mesh && !dynamic_cast<const SharedError*>(&error)) throw;  // of this rank alone, while the others are in the middle of something
             if (speaks) fmt::print("FAILED  {}: {}\n", folder, error.what());
             if (worst == Exit::done || worst == Exit::out_of_tolerance) worst = error.code;
         }

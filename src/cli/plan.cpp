@@ -4,6 +4,7 @@
 #include "cli/config_arguments.hpp"
 #include "cli/table.hpp"
 #include "core/error.hpp"
+#include "optim/freezing.hpp"
 #include "train/plan.hpp"
 
 #include <CLI/CLI.hpp>
@@ -31,7 +32,8 @@ int64_t tokens_of_step(const Config& config, const RankPlan& plan) { return conf
 
 // Weights in float and optimizer state of the whole model.
 int64_t checkpoint_bytes(const Config& config, const ModelCount& count) {
-    const Transformer model(config.model);
+    Transformer model(config.model);
+    freeze_parameters(model.parameters(), config.train.freeze);
     return 4 * count.total + memory_of_training(config, model, {1, config.data.encoder_length, target_length(config.data, config.data.encoder_length)}).optimizer;
 }
 
@@ -87,33 +89,63 @@ void print_json(const Config& config, const Cluster& cluster, const RankPlan& pl
                static_cast<double>(tokens_of_step(config, plan)) / plan.seconds());
 }
 
-// What to change for a plan that does not fit: another mesh of as many ranks, or the fewest more that do.
-std::string remedy(const Config& config, const Cluster& cluster) {
+// What makes a plan fit on its mesh, the least costly first: smaller micro-batches, then computing activations again, then sharing the optimizer's state.
+std::optional<std::string> remedy_on_same_mesh(const Config& config, const Cluster& cluster, const RankPlan& plan) {
+    struct Change {
+        const char* text;
+        Recompute recompute;
+        bool shard;
+    };
+    for (const Change& change : {Change{"", config.train.recompute, false}, Change{" and train.recompute = cheap", Recompute::cheap, false}, Change{" and train.recompute = full", Recompute::full, false},
+                                 Change{" and parallel.shard_optimizer = true", config.train.recompute, true}, Change{", train.recompute = full and parallel.shard_optimizer = true", Recompute::full, true}}) {
+        Config changed = config;
+        changed.train.recompute = change.recompute;
+        changed.parallel.shard_optimizer |= change.shard;
+        for (int64_t rows = plan.micro_rows; rows >= 1; rows /= 2) {
+            const RankPlan smaller = plan_rank(changed, cluster, plan.mesh, rows);
+            if (smaller.memory.total() <= cluster.memory) return fmt::format("it fits as {} with data.micro_batch_rows = {}{}", smaller.mesh.text(), smaller.micro_rows, change.text);
+        }
+    }
+    return std::nullopt;
+}
+
+// What to change for a plan that does not fit: options, another mesh of as many ranks, the fewest more that do, or devices with more memory.
+std::string remedy(const Config& config, const Cluster& cluster, const RankPlan& plan) {
+    if (const auto found = remedy_on_same_mesh(config, cluster, plan)) return *found;
     Cluster larger = cluster;
-    for (; larger.ranks <= 65536; larger.ranks *= 2)
+    for (;; larger.ranks *= 2) {
         if (const auto plan = best_plan(config, larger))
             return fmt::format("it fits on {} {} as {} with data.micro_batch_rows = {}", larger.ranks, larger.device.name, plan->mesh.text(), plan->micro_rows);
-    return fmt::format("it fits on no mesh of up to 65536 {}; use shorter rows or a smaller model", cluster.device.name);
+        if (larger.ranks > 65536 / 2) break;
+    }
+    return fmt::format("nor does it fit on more, up to {}; use shorter rows or a smaller model", larger.ranks);
 }
 
 void run_plan(const Arguments& arguments) {
     const Config config = arguments.config.load();
     const ParallelConfig& wanted = config.parallel;
     const bool chosen = wanted.data != 1 || wanted.expert != 1 || wanted.tensor != 1;  // else the best one is looked for
-    const int ranks = arguments.ranks ? arguments.ranks : static_cast<int>(std::max<int64_t>(1, wanted.data) * wanted.expert * wanted.tensor);
+    constexpr double most = 1e6;  // as --ranks has it
+    const double product = static_cast<double>(std::max<int64_t>(1, wanted.data)) * static_cast<double>(wanted.expert) * static_cast<double>(wanted.tensor);
+    if (product > most) fail(Exit::usage, "parallel.data x parallel.expert x parallel.tensor is {:.0f} ranks; plan for {:.0f} at most", product, most);
+    const int ranks = arguments.ranks ? arguments.ranks : static_cast<int>(product);
     const Cluster cluster = cluster_of(arguments.device, arguments.network, ranks, arguments.ranks_of_node);
 
-    std::optional<RankPlan> plan = chosen ? std::nullopt : best_plan(config, cluster);
-    if (!plan) {
-        const MeshShape mesh = chosen ? mesh_for({static_cast<int>(wanted.data), static_cast<int>(wanted.expert), static_cast<int>(wanted.tensor)}, ranks) : MeshShape{ranks, 1, 1};
+    std::optional<RankPlan> plan;
+    if (chosen) {
+        const MeshShape mesh = mesh_for({static_cast<int>(wanted.data), static_cast<int>(wanted.expert), static_cast<int>(wanted.tensor)}, ranks);
         if (const std::string objection = objection_to(config, mesh); !objection.empty()) fail(Exit::usage, "{} cannot run this config: {}", mesh.text(), objection);
-        plan = plan_rank(config, cluster, mesh, config.data.micro_batch_rows ? config.data.micro_batch_rows : config.data.batch_rows);
+        plan = plan_rank(config, cluster, mesh);
+    } else if (plan = best_plan(config, cluster); !plan && !(plan = smallest_plan(config, cluster))) {
+        const std::string objection = objection_to(config, {ranks, 1, 1});
+        fail(Exit::usage, "no mesh of {} ranks can run this config: {}", ranks,
+             objection.empty() ? fmt::format("data.batch_rows = {} is too few rows to give all of them some; use fewer ranks or more rows", config.data.batch_rows) : objection);
     }
     const bool fits = plan->memory.total() <= cluster.memory;
     if (arguments.json) print_json(config, cluster, *plan, fits);
     else print_table(config, cluster, *plan);
     if (fits) return;
-    fail(Exit::out_of_memory, "a rank needs {} and a {} has {} for it; {}", human_bytes(plan->memory.total()), cluster.device.name, human_bytes(cluster.memory), remedy(config, cluster));
+    fail(Exit::out_of_memory, "a rank needs {} and a {} has {} for it; {}", human_bytes(plan->memory.total()), cluster.device.name, human_bytes(cluster.memory), remedy(config, cluster, *plan));
 }
 
 }  // namespace

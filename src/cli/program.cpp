@@ -1,5 +1,6 @@
 // Runs the program: parsing, nearest names for what does not exist, and exceptions turned into one sentence and an exit code.
 #include "cli/commands.hpp"
+#include "cli/ranks.hpp"
 #include "comm/agreement.hpp"
 #include "comm/mpi.hpp"
 #include "core/error.hpp"
@@ -8,9 +9,10 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
-#include <filesystem>
-#include <new>
+#include <chrono>
 #include <optional>
+#include <set>
+#include <thread>
 
 namespace flanmoe::cli {
 
@@ -63,34 +65,35 @@ std::string explain(CLI::App& program, const CLI::ParseError& error) {
     return fmt::format("{}{}; {}", subject, error.what(), help);
 }
 
-// Under a launcher every rank sees the same command line; one says what is wrong with it.
-bool speaks() {
-    const std::optional<Launch> started = launch();
-    return !started || started->rank == 0;
-}
-
 int report(Exit code, std::string sentence) {
     std::replace(sentence.begin(), sentence.end(), '\n', ' ');  // one line, whatever a library put into its message
     fmt::print(stderr, "flanmoe: {}\n", sentence);
     return static_cast<int>(code);
 }
 
-}  // namespace
+// What every rank of a launcher finds before they know of each other, as what is wrong with the command line: one says it. A launcher ends that one as soon as
+// another has gone with an error, so the others give it time.
+int report_once(Exit code, const std::string& sentence) {
+    const std::optional<Launch> started = launch();
+    if (!started || started->rank == 0) return report(code, sentence);
+    std::this_thread::sleep_for(std::chrono::seconds(1));
+    return static_cast<int>(code);
+}
 
 // Commands that would do the same work once on every rank.
-void refuse_ranks(CLI::App& program) {
-    const std::optional<Launch> started = launch();
-    if (!started || started->ranks == 1) return;
+void keep_to_one_rank(CLI::App& program) {
+    const std::set<std::string> parallel = {"train", "eval", "generate", "bench", "parity"};
     for (CLI::App* command : program.get_subcommands({})) {
         const std::string name = command->get_name();
-        if (name == "train" || name == "parity") continue;
-        command->preparse_callback([=](size_t) { throw SharedError(Exit::usage, fmt::format("{} runs on one rank, but {} were started; give the command without a launcher", name, started->ranks)); });
+        if (!parallel.contains(name)) command->preparse_callback([=](size_t) { refuse_ranks(name); });
     }
 }
 
+}  // namespace
+
 int run(CLI::App& program, int argc, char** argv) {
     program.require_subcommand(1);
-    refuse_ranks(program);
+    keep_to_one_rank(program);
     try {
         program.parse(argc, argv);
         return static_cast<int>(Exit::done);
@@ -99,17 +102,12 @@ int run(CLI::App& program, int argc, char** argv) {
     } catch (const CLI::Success& success) {  // --help and --version
         return program.exit(success);
     } catch (const CLI::ParseError& error) {
-        return speaks() ? report(Exit::usage, explain(program, error)) : static_cast<int>(Exit::usage);
+        return report_once(Exit::usage, explain(program, error));
     } catch (const SharedError& error) {
-        return speaks() ? report(error.code, error.what()) : static_cast<int>(error.code);
-    } catch (const Error& error) {
+        return error.said ? static_cast<int>(error.code) : report_once(error.code, error.what());
+    } catch (...) {
+        const Error error = error_of(std::current_exception());
         return report(error.code, error.what());
-    } catch (const std::bad_alloc&) {
-        return report(Exit::out_of_memory, "out of memory; use a smaller batch or model, or a machine with more memory");
-    } catch (const std::filesystem::filesystem_error& error) {
-        return report(Exit::io, error.what());
-    } catch (const std::exception& error) {
-        return report(Exit::internal, fmt::format("internal error: {}; please report this", error.what()));
     }
 }
 

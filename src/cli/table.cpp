@@ -48,4 +48,6 @@ std::string thousands(int64_t number) {
     return digits;
 }
 
+std::string four_places(const std::optional<double>& number) { return number ? fmt::format("{:.4f}", *number) : "-"; }
+
 }  // namespace flanmoe::cli

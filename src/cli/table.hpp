@@ -4,6 +4,7 @@
 #include "core/memory.hpp"  // human_bytes
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,7 @@ private:
     std::vector<std::vector<std::string>> rows_;
 };
 
-std::string thousands(int64_t number);  ///< 1,234,567
+std::string thousands(int64_t number);                           ///< 1,234,567
+std::string four_places(const std::optional<double>& number);    ///< 0.1235; - for none
 
 }  // namespace flanmoe::cli

@@ -1,15 +1,13 @@
 // flanmoe train: one stage of training in a run directory, resumed by itself when the same command is given again.
 #include "cli/commands.hpp"
-#include "checkpoint/hashed_file.hpp"
 #include "cli/config_arguments.hpp"
+#include "cli/ranks.hpp"
 #include "comm/agreement.hpp"
-#include "comm/device_ranks.hpp"
 #include "comm/world.hpp"
 #include "core/log.hpp"
+#include "data/mixture_source.hpp"
 #include "eval/evaluate.hpp"
-#include "ops/engine.hpp"
 #include "train/rank_log.hpp"
-#include "train/replicas.hpp"
 #include "train/run_directory.hpp"
 #include "train/trainer.hpp"
 
@@ -17,6 +15,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -32,18 +31,51 @@ struct Options {
     double max_minutes = -1;
 };
 
-// Answers to evenly spaced validation examples, generated and scored; nothing if eval.samples is 0.
-AnswerMetrics answers_to_validation(const Config& config) {
-    if (config.eval.samples == 0) return {};
+AnswerMetrics answers_to(const Config& config, const std::vector<TaskExample>& examples) {
+    check_metric(config.eval.metric, examples);
     const auto tokenizer = Tokenizer::load(config.data.tokenizer, config.data.sentinels);
-    std::vector<TaskExample> all = read_examples(config.data.validation, example_keys(config.data), config.data.malformed), examples;
-    const size_t wanted = std::min(all.size(), static_cast<size_t>(config.eval.samples));
-    for (size_t i = 0; i < wanted; ++i) examples.push_back(std::move(all[i * all.size() / wanted]));
     EvalSettings settings;
+    settings.options = config.eval.metric == "accuracy", settings.generate = !settings.options;
     settings.max_inputs = config.model.encoder_decoder ? config.data.encoder_length : config.data.decoder_length, settings.max_targets = config.data.decoder_length;
     settings.generation.max_new_tokens = config.data.decoder_length;
     return [=](Context& context, const Transformer& model) { return answer_metrics(context, model, *tokenizer, examples, settings); };
 }
+
+// Answers to evenly spaced validation examples, scored; nothing if eval.samples is 0.
+AnswerMetrics answers_to_validation(const Config& config) {
+    if (config.eval.samples == 0) return {};
+    const MixtureChoice mixture = validation_choice(config.data);
+    std::vector<TaskExample> all = mixture.path.empty() ? read_examples(config.data.validation, example_keys(config.data), config.data.malformed) : mixture_examples(mixture);
+    const size_t wanted = std::min(all.size(), static_cast<size_t>(config.eval.samples));
+    if (config.eval.metric == "consistency" && wanted < all.size())
+        fail(Exit::usage, "eval.metric = \"consistency\" is of whole groups, so all {} validation examples must be answered, not {}; set eval.samples to {}", all.size(), wanted, all.size());
+    std::vector<TaskExample> examples;
+    for (size_t i = 0; i < wanted; ++i) {
+        examples.push_back(std::move(all[i * all.size() / wanted]));
+        if (wanted < all.size()) examples.back().group.clear();  // parts of groups say nothing
+    }
+    return answers_to(config, examples);
+}
+
+// Answers to the test split; nothing if none is named.
+AnswerMetrics answers_to_test(const Config& config) {
+    if (config.eval.test_split.empty()) return {};
+    MixtureChoice test = training_choice(config.data);
+    test.split = config.eval.test_split, test.count = 0;
+    return answers_to(config, mixture_examples(test));
+}
+
+/// What the process keeps from before the config is read to its end.
+struct Life {
+    Stop stop;  // first: a signal at the start saves too
+    RankLog log{launch() ? launch()->rank : 0};
+    std::unique_ptr<RunDirectory> run;
+    std::atomic<RunDirectory*> opened = nullptr;  // the same, for the threads that watch
+
+    void failed(const std::string& sentence, int64_t step) const {
+        if (RunDirectory* directory = opened) directory->write_failure(sentence, std::max<int64_t>(0, step));
+    }
+};
 
 Config load(const Options& options) {
     Config config = options.config.load();
@@ -66,64 +98,42 @@ std::unique_ptr<RunDirectory> open_run(Communicator& ranks, const std::filesyste
     return run;
 }
 
-Ending train_rank(World& world, const Options& options, Stop& stop, RankLog& log, std::unique_ptr<RunDirectory>& run) {
+Ending train_rank(World& world, const Options& options, Life& life) {
     Communicator& ranks = world.ranks();
     Config config;
-    MeshShape shape;
-    together(ranks, [&] {
+    const RankMesh place(world, [&] {  // before anything is written: the device may not be there
         config = load(options);
-        const ParallelConfig& p = config.parallel;
-        shape = mesh_for({static_cast<int>(p.data), static_cast<int>(p.expert), static_cast<int>(p.tensor)}, ranks.size());
+        life.stop.limit(config.train.max_minutes);
+        return RankSettings{config.parallel, config.train.device, to_toml(config), "config"};
     });
-    require_same(ranks, "config", hash_bytes(to_toml(config)), "start all ranks with the same files and settings");
-    require_same(ranks, "flanmoe program", program_hash(), "install the same build on all machines");
-    world.set_limits(config.parallel.patience, config.parallel.timeout);
-    stop.limit(config.train.max_minutes);
-    std::unique_ptr<DeviceContext> context;
-    const int place = place_on_host(ranks);
-    together(ranks, [&] { context = std::make_unique<DeviceContext>(config.train.device, place); });  // before anything is written: it may not be there
-    const auto over_nccl = device_ranks(*context, ranks, [&](const std::string& sentence) { world.give_up(Exit::rank_failed, sentence); });
-    if (config.train.device == Device::cuda && ranks.size() > 1)
-        info("ranks exchange tensors {}", over_nccl ? "over NCCL" : "over MPI, staged through host memory, since some share a GPU");
-    const Mesh mesh(over_nccl ? *over_nccl : ranks, shape);
-    run = open_run(ranks, options.run, config, log);
-    const auto failed = [&](const Error& error) {
-        run->write_status({.state = "failed", .message = error.what(), .step = std::max<int64_t>(0, world.activity().step), .steps = config.train.steps});
-    };
-    try {
-        AnswerMetrics answers;
-        together(ranks, [&] { answers = answers_to_validation(config); });
-        return Trainer(*context, config, *run, stop, answers, mesh, world.activity()).run();
-    } catch (const SharedError& error) {
-        if (ranks.rank() == 0) failed(error);
-        throw;
-    } catch (const Error& error) {
-        failed(error);
-        throw;
-    }
+    life.run = open_run(ranks, options.run, config, life.log);
+    life.opened = life.run.get();
+    AnswerMetrics answers, test;
+    together(ranks, [&] { answers = answers_to_validation(config), test = answers_to_test(config); });
+    Trainer trainer(place.context(), config, *life.run, life.stop, answers, place.mesh(), world.activity());
+    const Ending ending = trainer.run();
+    if (test && ending != Ending::interrupted) trainer.test(test);
+    return ending;
 }
 
 void train(const Options& options) {
-    Stop stop;  // before anything is read: a signal at the start saves too
-    const std::optional<Launch> started = launch();
-    RankLog log(started ? started->rank : 0);
-    std::unique_ptr<RunDirectory> run;
+    Life life;
     World world([&](const World::Trouble& trouble) {
-        log.say(trouble.sentence);
-        if (run) run->write_status({.state = "failed", .message = trouble.sentence, .step = trouble.step});
+        life.log.say(trouble.sentence);
+        life.failed(trouble.sentence, trouble.step);
     });
     Ending ending = Ending::done;
     world.run([&] {
         try {
-            ending = train_rank(world, options, stop, log, run);
-        } catch (const SharedError&) {
-            stop.ignore();
+            ending = train_rank(world, options, life);
+            if (ending == Ending::interrupted) info("stopped by {}; saved; the same command goes on from here", life.stop.reason());
+        } catch (...) {  // of several ranks the world says it
+            life.stop.ignore();
+            if (world.size() == 1) life.failed(error_of(std::current_exception()).what(), world.activity().step);
             throw;
         }
     });
-    if (ending != Ending::interrupted) return;
-    info("stopped by {}; saved; the same command goes on from here", stop.reason());
-    throw CLI::RuntimeError(static_cast<int>(Exit::preempted));
+    if (ending == Ending::interrupted) throw CLI::RuntimeError(static_cast<int>(Exit::preempted));
 }
 
 }  // namespace

@@ -14,11 +14,11 @@ template <class Copy>
 void for_rows(const ops::MoveSlotsArgs& args, Copy&& copy) {
     const int64_t width = args.rows.elements() / args.slots.elements() * size_of(args.rows.dtype);
     const int32_t* slots = args.slots.as<int32_t>();
-    const int64_t used = args.offsets.as<int32_t>()[args.offsets.elements() - 1];
-    require(used <= args.slots.elements(), "room for all rows");
+    const int64_t first = args.offsets.as<int32_t>()[0], end_of_rows = args.offsets.as<int32_t>()[args.offsets.elements() - 1];
+    require(end_of_rows <= args.slots.elements(), "room for all rows");
     char *rows = static_cast<char*>(args.rows.data), *in_slots = static_cast<char*>(args.in_slots.data);
-    parallel_for(used, std::max<int64_t>(1, (int64_t{64} << 10) / std::max<int64_t>(1, width)), [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r) copy(rows + r * width, in_slots + slots[r] * width, static_cast<size_t>(width));
+    parallel_for(end_of_rows - first, std::max<int64_t>(1, (int64_t{64} << 10) / std::max<int64_t>(1, width)), [&](int64_t begin, int64_t end) {
+        for (int64_t r = first + begin; r < first + end; ++r) copy(rows + r * width, in_slots + slots[r] * width, static_cast<size_t>(width));
     });
 }
 

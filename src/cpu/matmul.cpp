@@ -40,12 +40,12 @@ void matmul(Context&, const ops::MatmulArgs& args) {
 
 void grouped_matmul(Context& context, const ops::GroupedMatmulArgs& args) {
     const int32_t* offsets = args.offsets.as<int32_t>();
-    const int64_t experts = args.offsets.elements() - 1, n = args.out.cols(), k = args.a.cols(), rows = offsets[experts];
-    require(rows <= args.a.rows(), "offsets within the rows");
+    const int64_t experts = args.offsets.elements() - 1, n = args.out.cols(), k = args.a.cols(), start = offsets[0], rows = offsets[experts] - start;
+    require(start + rows <= args.a.rows(), "offsets within the rows");
     context.flops += 2.0 * static_cast<double>(rows) * static_cast<double>(n * k);
     parallel_for(rows, std::max<int64_t>(8, smallest_piece / std::max<int64_t>(n * k, 1)), [&](int64_t begin, int64_t end) {
         for (int64_t e = 0; e < experts; ++e) {
-            const int64_t first = std::max<int64_t>(begin, offsets[e]), last = std::min<int64_t>(end, offsets[e + 1]);
+            const int64_t first = std::max<int64_t>(start + begin, offsets[e]), last = std::min<int64_t>(start + end, offsets[e + 1]);
             if (first >= last) continue;
             gemm({.m = last - first,
                   .n = n,
@@ -66,8 +66,8 @@ void grouped_matmul(Context& context, const ops::GroupedMatmulArgs& args) {
 
 void grouped_matmul_weight(Context& context, const ops::GroupedMatmulWeightArgs& args) {
     const int32_t* offsets = args.offsets.as<int32_t>();
-    const int64_t experts = args.offsets.elements() - 1, m = args.out.rows(), n = args.out.cols(), rows = offsets[experts];
-    require(rows <= args.a.rows(), "offsets within the rows");
+    const int64_t experts = args.offsets.elements() - 1, m = args.out.rows(), n = args.out.cols(), rows = offsets[experts] - offsets[0];
+    require(offsets[experts] <= args.a.rows(), "offsets within the rows");
     context.flops += 2.0 * static_cast<double>(rows) * static_cast<double>(m * n);
     const auto product = [&](int64_t e, int64_t first, int64_t last) {
         gemm({.m = last - first,
@@ -94,7 +94,7 @@ void grouped_matmul_weight(Context& context, const ops::GroupedMatmulWeightArgs&
     constexpr int64_t step = 16;  // rows of a result are cut at its multiples
     parallel_for(rows * m, smallest_piece / std::max<int64_t>(n, 1) + 1, [&](int64_t begin, int64_t end) {
         for (int64_t e = 0; e < experts; ++e) {
-            const int64_t count = offsets[e + 1] - offsets[e], start = offsets[e] * m;
+            const int64_t count = offsets[e + 1] - offsets[e], start = (offsets[e] - offsets[0]) * m;
             if (count == 0) continue;
             // The cut at unit p lies before row `row_of(p)` of this expert's result, for both threads that share it.
             const auto row_of = [&](int64_t p) { return p >= start + count * m ? m : p <= start ? 0 : std::min(m, (p - start) / count / step * step); };

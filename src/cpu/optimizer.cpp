@@ -4,7 +4,8 @@
 // parameter, then the squares of the update, which depend on all of the first sums when the state is factored. So it reads a gradient twice (unfactored)
 // or three times (factored). A tensor that fits in a core's share of the cache is worked on by one thread from beginning to end, so that only the first
 // reading goes to memory; larger ones are worked on one after the other by all threads. Every tensor is cut into blocks whose length depends on its shape alone
-// and whose sums are added in order: the bits depend neither on the number of threads nor on the other tensors.
+// and whose sums are added in order: the bits depend neither on the number of threads nor on the other tensors. Of tensors that ranks share, the sums of all
+// parts meet in two exchanges, of squares and of row and column sums before the update, of its squares after.
 #include "ops/optimizer.hpp"
 
 #include "core/parallel.hpp"
@@ -17,7 +18,7 @@ namespace flanmoe::cpu {
 namespace {
 
 constexpr int64_t block_elements = int64_t{1} << 14;
-constexpr int64_t shared_elements = int64_t{1} << 20;  // from here on all threads work on one tensor
+constexpr int64_t elements_for_all_threads = int64_t{1} << 20;  // from here on all threads work on one tensor
 
 // The inner loops: plain functions of plain pointers, which is what the compiler turns into vector code.
 
@@ -296,7 +297,7 @@ void run_adafactor(Context& context, std::span<const ops::AdafactorTensor> tenso
     Arena::Scope scope(context.arena);
     std::vector<AdafactorUpdate<T>> small, large, shared;
     for (const ops::AdafactorTensor& tensor : tensors)
-        (tensor.shared >= 0 ? shared : tensor.parameter.elements() < shared_elements ? small : large).emplace_back(context, tensor, settings);
+        (tensor.shared >= 0 ? shared : tensor.parameter.elements() < elements_for_all_threads ? small : large).emplace_back(context, tensor, settings);
     // Which thread takes which tensor does not matter for the result; inside, parallel_for sees that it is in a parallel region and stays serial.
 #pragma omp parallel for schedule(dynamic, 1) if (small.size() > 1)
     for (size_t i = 0; i < small.size(); ++i) small[i].run();

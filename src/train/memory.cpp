@@ -4,7 +4,9 @@
 #include "core/memory.hpp"
 #include "data/span_corruption.hpp"
 #include "model/moe_layer.hpp"
+#include "model/sharding.hpp"
 #include "optim/optimizer.hpp"
+#include "train/replicas.hpp"
 #include "train/step.hpp"
 
 #include <algorithm>
@@ -34,20 +36,32 @@ struct Activations {
 // Bytes of an element: what the forward saves, what the backward's products take, and the residual stream.
 struct Sizes {
     int64_t forward, compute, accumulate;
+    int64_t token_ranks = 1;  ///< that share the tokens between sub-layers
     /// Of a copy that the backward pass makes of what the forward saved in another type.
     int64_t copy() const { return forward == compute ? 0 : compute; }
 };
 
-int64_t expert_rows(const ModelConfig& c, const RoutingConfig& routing, int64_t rows, int64_t length) {
-    const int64_t groups = routing.group_rows == 0 ? 1 : std::max<int64_t>(1, rows / routing.group_rows);
-    return ops::max_rows(rule_of(routing, true), rows * length, groups, c.experts);
+// Of one sparse layer: rows that this rank sorts, room for rows at its experts, and slots that it sends and receives (model/dispatcher.hpp).
+struct ExpertRows {
+    int64_t sorted, at_experts, sent = 0, received = 0;
+};
+
+ExpertRows expert_rows(const RoutingConfig& routing, int64_t rows, int64_t length, int64_t experts, int64_t expert_ranks) {
+    const int64_t groups = routing.group_rows == 0 ? 1 : std::max<int64_t>(1, rows / routing.group_rows), group_tokens = rows * length / groups;
+    const ops::RouteRule rule = rule_of(routing, true);
+    const int64_t sorted = ops::max_rows(rule, rows * length, groups, experts), capacity = ops::capacity_of(rule, group_tokens, experts);
+    if (expert_ranks == 1) return {sorted, sorted};
+    if (capacity < 0) return {sorted, sorted, 0, sorted};  // as many come as go, on average; they go as they are
+    const int64_t slots = experts * groups * std::min(capacity, group_tokens);
+    return {sorted, slots, slots, slots};
 }
 
-// In elements of `n` tokens unless said otherwise; see the allocations of model/*_layer.cpp and model/stack.cpp.
-Activations activations_of_stack(const ModelConfig& c, bool decoder, int64_t rows, int64_t length, int64_t memory_tokens, Sizes size, Recompute recompute) {
+// In elements of `n` tokens unless said otherwise; see the allocations of model/*_layer.cpp and model/stack.cpp. `c` has the experts of one of so many ranks.
+Activations activations_of_stack(const ModelConfig& c, bool decoder, int64_t rows, int64_t length, int64_t memory_tokens, Sizes size, Recompute recompute, int64_t expert_ranks) {
     const std::vector<int64_t>& sparse = decoder ? c.decoder_sparse : c.encoder_sparse;
     const int64_t n = rows * length, d = c.d_model, inner = c.heads * c.d_kv, keys_values = 2 * c.key_heads() * c.d_kv, blocks = decoder ? c.decoder_layers : c.encoder_layers;
-    const int64_t stream = n * d * size.accumulate, rstd = n * size.accumulate, normed = n * d * size.forward;  // the stream is what the sub-layer's output becomes
+    const int64_t own = (n + size.token_ranks - 1) / size.token_ranks;  // tokens of this rank between sub-layers
+    const int64_t stream = own * d * size.accumulate, rstd = own * size.accumulate, normed = n * d * size.forward;  // the stream is what the sub-layer's output becomes
     const int64_t dx = n * d * (size.compute + size.copy());                              // gradient and copy of the input
     Activations sum{recompute};
     for (int64_t layer = 0; layer < blocks; ++layer) {
@@ -58,21 +72,25 @@ Activations activations_of_stack(const ModelConfig& c, bool decoder, int64_t row
         if (decoder && c.encoder_decoder) attention(inner, memory_tokens * keys_values);
         const bool is_sparse = c.experts > 0 && std::find(sparse.begin(), sparse.end(), layer) != sparse.end();
         if (is_sparse) {
-            const int64_t m = expert_rows(c, decoder ? c.decoder_routing : c.encoder_routing, rows, length), f = c.expert_width();
-            const int64_t halves = c.expert_gated ? 2 : 1, scores = n * c.experts * size.accumulate;
-            const int64_t products = m * (d + halves * f) + n * halves * c.shared_d_ff, others = m * (d + (1 + c.multiplicative_bias) * f) + n * c.shared_d_ff;
-            const int64_t drawn = (decoder ? c.decoder_routing : c.encoder_routing).sample_temperature > 0 ? scores : 0;
-            const int64_t delta = size.forward == size.accumulate ? 0 : n * d * size.forward;
+            const RoutingConfig& routing = decoder ? c.decoder_routing : c.encoder_routing;
+            const ExpertRows of = expert_rows(routing, rows, length, c.experts * expert_ranks, expert_ranks);
+            const int64_t m = of.at_experts, f = c.expert_width(), halves = c.expert_gated ? 2 : 1, scores = n * c.experts * expert_ranks * size.accumulate;
+            const int64_t products = of.sorted * d + m * halves * f + n * halves * c.shared_d_ff, others = m * (d + (1 + c.multiplicative_bias) * f) + n * c.shared_d_ff;
+            const int64_t drawn = routing.sample_temperature > 0 ? scores : 0;
+            // What is on its way, and the answers' gradient where the experts are.
+            const int64_t exchange = expert_ranks == 1 ? 0 : (m + of.sent + of.received) * d * size.compute;
+            const int64_t delta = size.forward == size.accumulate ? 0 : own * d * size.forward;
             sum.sublayer(true, stream + delta, rstd + 2 * scores + drawn + products * size.forward, normed + n * d * size.accumulate + others * size.forward,
-                         dx + m * f * size.compute + (products + others) * size.copy() + scores);
+                         dx + m * f * size.compute + exchange + (products + others) * size.copy() + scores);
         }
         if (!is_sparse || c.extra_ffn) {
             const int64_t f = dense_width(c, decoder, layer), products = n * (c.gated ? 2 : 1) * f, activated = n * f;
             sum.sublayer(false, stream, rstd + products * size.forward, normed + activated * size.forward, dx + n * f * size.compute + (products + activated) * size.copy());
         }
     }
-    sum.kept += n * d * (size.accumulate + size.forward);  // the last sum of the stream, output
-    sum.added += n * d * (size.accumulate + size.compute);  // gradients of the stream and of a sub-layer's output
+    sum.kept += own * d * size.accumulate + n * d * size.forward;  // the last sum of the stream, output
+    sum.added += own * d * (size.accumulate + size.compute);        // gradients of the stream and of a sub-layer's output
+    if (size.token_ranks > 1) sum.kept += n * d * (size.accumulate + size.forward) + own * d * size.forward, sum.added += n * d * size.compute;  // whole before sums and after gathers
     return sum;
 }
 
@@ -84,29 +102,107 @@ int64_t target_length(const DataConfig& data, int64_t source) {
 }
 
 MemoryNeed memory_of_weights(const ParameterStore& parameters, DType compute) {
-    const int64_t count = parameters.parameter_count();
+    int64_t count = 0;
+    for (const Parameter& p : parameters.records()) count += p.part_elements();
     return {.weights = count * size_of(accumulate_type(compute)), .compute_copy = compute == DType::bf16 ? count * size_of(compute) : 0};
 }
 
-MemoryNeed memory_of_training(const Config& config, const Transformer& model, const SequenceShape& shape) {
+MemoryNeed memory_of_training(const Config& config, const Transformer& model, const SequenceShape& shape, int64_t expert_ranks) {
     const ModelConfig& c = config.model;
     const TrainingTypes types = training_types(config.train);
     const DType compute = types.compute;
-    const Sizes size{size_of(types.forward), size_of(compute), size_of(accumulate_type(compute))};
+    const Sizes size{size_of(types.forward), size_of(compute), size_of(accumulate_type(compute)), config.parallel.sequence ? std::max<int64_t>(1, config.parallel.tensor) : 1};
     MemoryNeed need = memory_of_weights(model.parameters(), compute);
     need.gradients = need.weights;
     for (const Parameter& p : model.parameters().records())
         for (const auto& [suffix, slot, split] : optimizer_slots(config.optimizer, p)) need.optimizer += p.tensors() * slot.elements() * size.accumulate;
     const int64_t memory_tokens = shape.rows * shape.source;
     const Recompute recompute = config.train.recompute;
-    Activations encoder{recompute}, decoder = activations_of_stack(c, true, shape.rows, shape.target, memory_tokens, size, recompute);
-    if (c.encoder_decoder) encoder = activations_of_stack(c, false, shape.rows, shape.source, 0, size, recompute);
+    Activations encoder{recompute}, decoder = activations_of_stack(c, true, shape.rows, shape.target, memory_tokens, size, recompute, expert_ranks);
+    if (c.encoder_decoder) encoder = activations_of_stack(c, false, shape.rows, shape.source, 0, size, recompute, expert_ranks);
     const int64_t reused = std::max(encoder.reused_dense, decoder.reused_dense) + std::max(encoder.reused_sparse, decoder.reused_sparse);
     // Between the stacks: the gradient of the decoder's output, and of the encoder's with its copies.
     const int64_t target_tokens = shape.rows * shape.target, between = target_tokens * c.d_model * size.compute + memory_tokens * c.d_model * (size.accumulate + 2 * size.copy());
     const int64_t decoder_gradients = target_tokens * c.d_model * (size.accumulate + size.compute);
     need.rows = shape.rows;
     need.activations = encoder.kept + decoder.kept + reused + between + std::max(decoder.added, encoder.added + decoder_gradients);
+    return need;
+}
+
+Config config_of_rank(Config config, const MeshShape& mesh, int64_t micro_rows) {
+    const auto share = [](int64_t whole, int64_t ranks) { return (whole + ranks - 1) / ranks; };
+    ModelConfig& c = config.model;
+    // Rows are given out by routing groups, those of a rank in micro-batches of about the same size (Share::pieces).
+    DataConfig& data = config.data;
+    const int64_t group = rows_of_group(c) ? rows_of_group(c) : data.batch_rows, groups = std::max<int64_t>(1, share(data.batch_rows / group, mesh.replicas()));
+    const int64_t micro = micro_rows ? micro_rows : data.micro_batch_rows ? data.micro_batch_rows : data.batch_rows;
+    data.batch_rows = groups * group;
+    data.micro_batch_rows = share(groups, share(groups, std::max<int64_t>(1, micro / group))) * group;
+    c.kv_heads = share(c.key_heads(), mesh.tensor), c.heads = share(c.heads, mesh.tensor);
+    c.expert_d_ff = c.expert_width();
+    for (int64_t* width : {&c.d_ff, &c.expert_d_ff, &c.shared_d_ff, &c.vocab_size}) *width = share(*width, mesh.tensor);
+    for (std::vector<int64_t>* widths : {&c.encoder_d_ff, &c.decoder_d_ff})
+        for (int64_t& width : *widths) width = share(width, mesh.tensor);
+    c.experts /= mesh.expert;
+    config.parallel.data = mesh.data, config.parallel.expert = mesh.expert, config.parallel.tensor = mesh.tensor;
+    return config;
+}
+
+int64_t elements_of_rank(const MeshShape& mesh, int64_t elements, Split split, bool expert) {
+    const int64_t ranks = (expert ? mesh.expert : 1) * (split == Split::none ? 1 : mesh.tensor);
+    return (elements + ranks - 1) / ranks;
+}
+
+bool keeps_all_masters(const TrainConfig& config, const Parameter& p) {
+    return training_types(config).forward == accumulate_type(training_types(config).compute) || p.full_precision;
+}
+
+namespace {
+
+// Elements of master weights and optimizer state.
+struct Held {
+    int64_t masters = 0, state = 0;
+};
+
+// Of each replica, in the order of their ranks.
+std::vector<Held> held_by_replicas(const Config& config, const std::vector<Parameter>& records, const MeshShape& mesh) {
+    std::vector<Held> held(static_cast<size_t>(mesh.replicas()));
+    const auto owners = config.parallel.shard_optimizer ? owners_of(records, mesh) : std::vector<std::vector<int>>(records.size());
+    for (size_t i = 0; i < records.size(); ++i) {
+        const Parameter& p = records[i];
+        const bool everyones = owners[i].empty();
+        const auto part = [&](const Shape& shape, Split split) {  // of one tensor, or of all that expert ranks divide
+            return everyones ? elements_of_rank(mesh, p.tensors() * shape.elements(), split, p.experts > 0) : elements_of_rank(mesh, shape.elements(), split, false);
+        };
+        const int64_t masters = part(p.shape, p.split), experts = p.experts > 0 ? mesh.expert : 1;
+        int64_t state = 0;
+        for (const StateSlot& slot : optimizer_slots(config.optimizer, p)) state += part(slot.shape, slot.split);
+        for (size_t r = 0; r < held.size(); ++r) {
+            const int place = static_cast<int>(static_cast<int64_t>(r) / experts);  // among the ranks that have the same tensors
+            const int64_t owned = everyones ? 1 : std::count(owners[i].begin(), owners[i].end(), place), all = everyones ? 1 : static_cast<int64_t>(owners[i].size());
+            held[r].state += owned * state;
+            held[r].masters += (keeps_all_masters(config.train, p) ? all : owned) * masters;
+        }
+    }
+    return held;
+}
+
+Held largest_of(const std::vector<Held>& held) {
+    return *std::max_element(held.begin(), held.end(), [](const Held& a, const Held& b) { return a.masters + a.state < b.masters + b.state; });
+}
+
+}  // namespace
+
+MemoryNeed memory_of_rank(const Config& config, const Transformer& model, const MeshShape& mesh, int64_t micro_rows) {
+    const Config rank = config_of_rank(config, mesh, micro_rows);
+    const TrainingTypes types = training_types(config.train);
+    const int64_t wide = size_of(accumulate_type(types.compute)), rows = rank.data.micro_batch_rows, source = config.data.encoder_length;
+    MemoryNeed need = memory_of_training(rank, Transformer(rank.model), {rows, source, target_length(config.data, source)}, mesh.expert);
+    int64_t count = 0;
+    for (const Parameter& p : model.parameters().records()) count += elements_of_rank(mesh, p.elements(), p.split, p.experts > 0);
+    need.gradients = count * wide, need.compute_copy = types.compute == DType::bf16 ? count * size_of(DType::bf16) : 0;
+    const Held held = largest_of(held_by_replicas(config, model.parameters().records(), mesh));
+    need.weights = held.masters * wide, need.optimizer = held.state * wide;
     return need;
 }
 
@@ -125,14 +221,14 @@ std::string what_fits(const MemoryNeed& need, int64_t parameters, int64_t availa
 
 }  // namespace
 
-void check_memory(const MemoryNeed& need, int64_t parameters, const Engine& engine) {
-    const int64_t available = engine.available_bytes();
-    if (available < 0 || need.total() <= available) return;
+void check_memory(const MemoryNeed& need, int64_t parameters, const Engine& engine, int sharers) {
+    const int64_t all = engine.available_bytes(), available = all / sharers;
+    if (all < 0 || need.total() <= available) return;
     std::string parts = human_bytes(need.weights) + " of weights";
     for (const auto& [bytes, name] : {std::pair{need.compute_copy, "bf16 copy"}, {need.gradients, "gradients"}, {need.optimizer, "optimizer state"}, {need.activations, "activations"}})
         if (bytes > 0) parts += fmt::format(", {} of {}", human_bytes(bytes), name);
-    fail(Exit::out_of_memory, "the model's {} parameters need about {} of memory ({}), but only {} are available; {}", parameters, human_bytes(need.total()), parts, human_bytes(available),
-         what_fits(need, parameters, available));
+    fail(Exit::out_of_memory, "the model's {} parameters need about {} of memory ({}), but only {} are available{}; {}", parameters, human_bytes(need.total()), parts, human_bytes(available),
+         sharers > 1 ? fmt::format(" to each of the {} ranks of this host", sharers) : "", what_fits(need, parameters, available));
 }
 
 }  // namespace flanmoe

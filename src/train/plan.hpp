@@ -37,6 +37,7 @@ Cluster cluster_of(const std::string& device, const std::string& network, int ra
 /// One purpose of communication in a step, as one rank sees it.
 struct CollectivePlan {
     std::string purpose;
+    std::string group;     ///< data, expert, tensor or replicas, as in comm/mesh.hpp
     Collective kind = Collective::all_reduce;
     int ranks = 1;         ///< of the group
     double calls = 0;
@@ -46,7 +47,7 @@ struct CollectivePlan {
 
 struct RankPlan {
     MeshShape mesh;
-    int64_t rows = 0;        ///< of the step, for this rank
+    int64_t rows = 0;        ///< of the step, for a rank with the most
     int64_t micro_rows = 0;  ///< of a micro-batch
     int64_t parameters = 0;  ///< that this rank holds
     MemoryNeed memory;
@@ -58,10 +59,12 @@ struct RankPlan {
 
 /// Why a mesh cannot run the config; empty if it can.
 std::string objection_to(const Config& config, const MeshShape& mesh);
-/// One rank of the mesh with micro-batches of at most so many rows. The mesh must be free of objections.
-RankPlan plan_rank(const Config& config, const Cluster& cluster, const MeshShape& mesh, int64_t micro_rows);
+/// One rank of the mesh with micro-batches of at most so many rows (0: as the config says). The mesh must be free of objections.
+RankPlan plan_rank(const Config& config, const Cluster& cluster, const MeshShape& mesh, int64_t micro_rows = 0);
 /// The fastest mesh and micro-batch (at most the config's) whose memory fits the devices; none if nothing does.
 std::optional<RankPlan> best_plan(const Config& config, const Cluster& cluster);
+/// The mesh whose ranks need the least memory, in micro-batches of one routing group, whether that fits or not; none if no mesh can run the config and give every rank rows.
+std::optional<RankPlan> smallest_plan(const Config& config, const Cluster& cluster);
 
 struct ModelCount {
     int64_t total = 0;

@@ -1,5 +1,6 @@
 #include "train/progress.hpp"
 
+#include "core/log.hpp"
 #include "core/progress.hpp"
 
 #include <fmt/format.h>
@@ -95,12 +96,12 @@ void TrainingProgress::record(int64_t done, const Metrics& metrics) {
     if (terminal_)
         draw();
     else
-        fmt::print(out_, "{}\n", metrics_line(done_, steps_, metrics_, seconds_left(), widest));
+        print_to(out_, "{}\n", metrics_line(done_, steps_, metrics_, seconds_left(), widest));
     std::fflush(out_);
 }
 
 void TrainingProgress::message(const std::string& text) {
-    fmt::print(out_, "{}{}\n", open_ ? "\r\033[K" : "", text);
+    print_to(out_, "{}{}\n", open_ ? "\r\033[K" : "", text);
     if (open_) draw();
     std::fflush(out_);
 }
@@ -108,7 +109,7 @@ void TrainingProgress::message(const std::string& text) {
 void TrainingProgress::finish() {
     if (open_) {
         draw();
-        fmt::print(out_, "\n");
+        print_to(out_, "\n");
     }
     open_ = false;
     std::fflush(out_);
@@ -119,7 +120,7 @@ void TrainingProgress::draw() {
     const double fraction = steps_ > 0 ? std::clamp(static_cast<double>(done_) / static_cast<double>(steps_), 0.0, 1.0) : 1.0;
     const int filled = static_cast<int>(fraction * bar);
     const std::string text = metrics_line(done_, steps_, metrics_, seconds_left(), terminal_columns(out_) - bar - 3);
-    fmt::print(out_, "\r\033[K[{}{}{}{}] {}", colour_ ? "\033[32m" : "", std::string(static_cast<size_t>(filled), '#'), colour_ ? "\033[0m" : "",
+    print_to(out_, "\r\033[K[{}{}{}{}] {}", colour_ ? "\033[32m" : "", std::string(static_cast<size_t>(filled), '#'), colour_ ? "\033[0m" : "",
                std::string(static_cast<size_t>(bar - filled), '.'), text);
     std::fflush(out_);
     open_ = true;

@@ -14,14 +14,20 @@
 
 namespace flanmoe {
 
+int64_t rows_of_group(const ModelConfig& config) {
+    return config.experts == 0 ? 1 : std::lcm(config.encoder_routing.group_rows, config.decoder_routing.group_rows);
+}
+
 Share share_of(const Config& config, const Mesh& mesh) {
     Share share{mesh.replica_index(), mesh.shape().replicas(), 1, mesh.shape().expert > 1};
-    if (share.count == 1 || config.model.experts == 0) return share;
-    for (const RoutingConfig* routing : {&config.model.encoder_routing, &config.model.decoder_routing}) {
-        if (routing->group_rows == 0)
-            fail(Exit::usage, "moe.group_rows = 0 routes the whole batch together, so its rows cannot be divided over {} replicas; set it to the rows of a group", share.count);
-        share.group_rows = std::lcm(share.group_rows, routing->group_rows);
-    }
+    if (share.count == 1) return share;
+    share.group_rows = rows_of_group(config.model);
+    if (share.group_rows == 0)
+        fail(Exit::usage, "moe.group_rows = 0 routes the whole batch together, so its rows cannot be divided over {} replicas; set it to the rows of a group", share.count);
+    const bool padded = config.model.experts > 0 && (config.model.encoder_routing.route_padding || config.model.decoder_routing.route_padding);
+    if (padded && config.data.batch_rows % (share.group_rows * share.count) != 0)
+        fail(Exit::usage, "moe.route_padding routes padding too, so rows that fill up a share would count: data.batch_rows = {} must divide evenly over {} replicas in groups of {}; choose {}",
+             config.data.batch_rows, share.count, share.group_rows, (config.data.batch_rows / (share.group_rows * share.count) + 1) * share.group_rows * share.count);
     return share;
 }
 
@@ -46,18 +52,29 @@ LossSums sum_over_replicas(const Mesh& mesh, const LossSums& own) {
 
 namespace {
 
-/// Rank of the group whose hash differs from most others'; the last one if two halves stand against each other.
-int odd_one(const std::vector<int64_t>& hashes) {
-    std::map<int64_t, int> votes;
+/// Who is wrong, by the hashes of ranks that should be equal and are not.
+std::string blame(const std::vector<int64_t>& hashes, const std::vector<int32_t>& ranks) {
+    std::map<int64_t, size_t> votes;
     for (const int64_t h : hashes) ++votes[h];
-    int odd = 0;
-    for (size_t r = 1; r < hashes.size(); ++r)
-        if (votes[hashes[r]] <= votes[hashes[static_cast<size_t>(odd)]]) odd = static_cast<int>(r);
-    return odd;
+    const auto less = [](const auto& a, const auto& b) { return a.second < b.second; };
+    const auto [right, most] = *std::max_element(votes.begin(), votes.end(), less);
+    if (2 * most <= hashes.size())
+        return fmt::format("is not the same on ranks {}, and which of them is wrong is not known; the memory or processor of one is not to be trusted: test their machines", fmt::join(ranks, ", "));
+    std::vector<int32_t> wrong;
+    for (size_t r = 0; r < hashes.size(); ++r)
+        if (hashes[r] != right) wrong.push_back(ranks[r]);
+    return fmt::format("of rank {} is not what the ranks with the same weights have; its memory or processor is not to be trusted: leave that machine out", fmt::join(wrong, ", "));
 }
 
+struct Hashes {
+    std::vector<std::string> names;
+    std::vector<int64_t> values;
+    void add(const std::string& name, int64_t value) { names.push_back(name), values.push_back(value); }
+};
+
 /// First difference among the ranks of a group, as a sentence; empty if there is none.
-std::string difference(Communicator& group, int world_rank, const std::vector<std::string>& names, const std::vector<int64_t>& hashes) {
+std::string difference(Communicator& group, int world_rank, const Hashes& own_hashes) {
+    const auto& [names, hashes] = own_hashes;
     if (group.size() == 1 || hashes.empty()) return "";
     Context context;
     const auto count = static_cast<int64_t>(hashes.size());
@@ -71,7 +88,7 @@ std::string difference(Communicator& group, int world_rank, const std::vector<st
         std::vector<int64_t> alike;
         for (int r = 0; r < group.size(); ++r) alike.push_back(found[static_cast<size_t>(r * count + i)]);
         if (std::adjacent_find(alike.begin(), alike.end(), std::not_equal_to<>()) == alike.end()) continue;
-        return fmt::format("{} of rank {} is not what the ranks with the same weights have", names[static_cast<size_t>(i)], world[static_cast<size_t>(odd_one(alike))]);
+        return fmt::format("{} {}", names[static_cast<size_t>(i)], blame(alike, world));
     }
     return "";
 }
@@ -80,23 +97,22 @@ std::string difference(Communicator& group, int world_rank, const std::vector<st
 
 void check_equal_weights(const ParameterStore& store, const Mesh& mesh, int64_t step) {
     if (mesh.world().size() == 1) return;
-    std::vector<std::string> dense_names, expert_names;
-    std::vector<int64_t> dense, experts;
+    Hashes dense, experts, whole;  // whole: not split over tensor ranks
     for (const Parameter& p : store.records()) {
-        const HostTensor first = to_host(store.engine(), store.master(p));
+        const HostTensor first = to_host(store.engine(), store.common(p));
         XXH64_hash_t hash = XXH3_64bits(first.memory.get(), static_cast<size_t>(first.view().bytes()));
         for (int64_t e = 1; e < p.part_tensors(); ++e) {
-            const HostTensor next = to_host(store.engine(), store.master(p, e));
+            const HostTensor next = to_host(store.engine(), store.common(p, e));
             hash = XXH3_64bits_withSeed(next.memory.get(), static_cast<size_t>(next.view().bytes()), hash);
         }
-        (p.experts ? expert_names : dense_names).push_back(p.name);
-        (p.experts ? experts : dense).push_back(static_cast<int64_t>(hash));
+        (p.experts ? experts : dense).add(p.name, static_cast<int64_t>(hash));
+        if (!p.is_split()) whole.add(p.name, static_cast<int64_t>(hash));
     }
-    const std::string own_dense = difference(mesh.replicas(), mesh.world().rank(), dense_names, dense);
-    const std::string own_experts = difference(mesh.data(), mesh.world().rank(), expert_names, experts);
+    const int rank = mesh.world().rank();
+    const std::string found[] = {difference(mesh.replicas(), rank, dense), difference(mesh.data(), rank, experts), difference(mesh.tensor(), rank, whole)};
     together(mesh.world(), [&] {
-        const std::string& found = own_dense.empty() ? own_experts : own_dense;
-        if (!found.empty()) fail(Exit::corruption, "step {}: {}; its memory or processor is not to be trusted: leave that machine out and start again from the last checkpoint", step, found);
+        for (const std::string& sentence : found)
+            if (!sentence.empty()) fail(Exit::corruption, "step {}: {}, and start again from the last checkpoint", step, sentence);
     });
 }
 

@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 
 namespace flanmoe {
 
@@ -37,7 +38,7 @@ std::string owner() {
 
 }  // namespace
 
-RunDirectory::RunDirectory(const fs::path& path, const Config& config) : path_(path), started_(now()) {
+RunDirectory::RunDirectory(const fs::path& path, const Config& config) : path_(path), steps_(config.train.steps), started_(now()) {
     std::error_code error;
     fs::create_directories(path_, error);
     if (error || !fs::is_directory(path_))
@@ -103,6 +104,35 @@ void RunDirectory::take_up(const Config& config) {
     taken_up_ = true;
 }
 
+void RunDirectory::write_failure(const std::string& sentence, int64_t step) {
+    RunStatus status;
+    status.state = "failed", status.message = sentence, status.step = step, status.steps = steps_;
+    status.loss = std::numeric_limits<double>::quiet_NaN();
+    const fs::path file = path_ / "status.json";
+    if (std::error_code error; fs::exists(file, error)) {
+        try {
+            const nlohmann::json before = nlohmann::json::parse(read_file(file, int64_t{1} << 20));
+            // The first sentence of this life stands: a rank that was stopped and is woken at the end finds the others gone.
+            if (before.at("state") == "failed" && before.at("updated").get<double>() >= std::round(started_)) return;
+            if (steps_ == 0) status.steps = before.at("steps").get<int64_t>();
+            status.checkpoint = before.at("checkpoint").get<std::string>();
+            if (before.at("loss").is_number()) status.loss = before.at("loss").get<double>();
+        } catch (const std::exception&) {
+            // Nothing of it can be kept; the failure is what matters.
+        }
+    }
+    write_status(status);
+}
+
+// This rank has not, so that another one has: since this life's first status stands there, failures of earlier lives do not.
+bool RunDirectory::another_failed() const {
+    try {
+        return nlohmann::json::parse(read_file(path_ / "status.json", int64_t{1} << 20)).at("state") == "failed";
+    } catch (const std::exception&) {
+        return false;  // not there, or damaged: written anew
+    }
+}
+
 void RunDirectory::write_status(const RunStatus& status) {
     nlohmann::ordered_json json = {{"state", status.state}, {"message", status.message}, {"step", status.step}, {"steps", status.steps}};
     json["loss"] = std::isfinite(status.loss) ? nlohmann::ordered_json(status.loss) : nlohmann::ordered_json();
@@ -114,6 +144,9 @@ void RunDirectory::write_status(const RunStatus& status) {
     if (const char* job = std::getenv("SLURM_JOB_ID")) json["job"] = job;
     json["started"] = std::round(started_);  // seconds since 1970
     json["updated"] = std::round(now());
+    const std::lock_guard lock(writing_);
+    if (failed_ || (written_ && status.state != "failed" && another_failed())) return;
+    failed_ = status.state == "failed", written_ = true;
     try {
         // Text that is not UTF-8 (a path) must not end a run: replaced.
         const std::string text = json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";

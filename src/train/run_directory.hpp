@@ -8,6 +8,7 @@
 #include "config/config.hpp"
 
 #include <filesystem>
+#include <mutex>
 #include <string>
 
 namespace flanmoe {
@@ -36,18 +37,26 @@ public:
     std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
     std::filesystem::path config() const { return path_ / "config.toml"; }
 
-    /// Replaces status.json, whole or not at all; a full disk is warned about once and else ignored.
+    /// Replaces status.json, whole or not at all; a full disk is warned about once and else ignored. From any thread; "failed", of any rank, is the last word: what comes
+    /// after it is not written.
     void write_status(const RunStatus& status);
+    /// The status of a failure: loss, steps and checkpoint stay as they stand there.
+    void write_failure(const std::string& sentence, int64_t step);
 
 private:
     void lock();
     void take_up(const Config& config);
+    bool another_failed() const;
 
     std::filesystem::path path_;
     int rank_ = 0;
     int lock_ = -1;
-    bool taken_up_ = false, warned_ = false;
+    int64_t steps_ = 0;  ///< of the config; 0 on other ranks than 0
+    bool taken_up_ = false;
     double started_ = 0;
+
+    std::mutex writing_;  ///< of what follows, and of the file
+    bool warned_ = false, failed_ = false, written_ = false;
 };
 
 }  // namespace flanmoe

@@ -12,6 +12,7 @@
 
 #include <array>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 
 namespace flanmoe {
@@ -101,11 +102,18 @@ Stop::~Stop() {
 
 void Stop::ignore() { ignoring = true; }
 
-bool Stop::requested() const { return received > 0 || !own_reason_.empty() || (max_minutes_ > 0 && std::chrono::steady_clock::now() >= deadline_); }
+// mpirun loses a signal that comes while it starts the ranks; run/launch.sh leaves a file, too.
+bool Stop::launcher_asked() const {
+    const char* file = std::getenv("FLANMOE_STOP_FILE");
+    return file && ::access(file, F_OK) == 0;
+}
+
+bool Stop::requested() const { return received > 0 || !own_reason_.empty() || launcher_asked() || (max_minutes_ > 0 && std::chrono::steady_clock::now() >= deadline_); }
 
 std::string Stop::reason() const {
     if (received > 0) return fmt::format("signal {}", short_name(last_signal.load()));
     if (!own_reason_.empty()) return own_reason_;
+    if (launcher_asked()) return "a signal to the launcher";
     if (requested()) return fmt::format("the limit of {} minutes (train.max_minutes)", max_minutes_);
     return "";
 }

@@ -12,7 +12,8 @@ namespace flanmoe {
 
 class Stop {
 public:
-    /// Takes over the signals until destroyed (one at a time); max_minutes > 0 is a deadline from now on.
+    /// Takes over the signals until destroyed (one at a time); max_minutes > 0 is a deadline from now on. The file that FLANMOE_STOP_FILE names, once it is
+    /// there, is a request too: a launcher was signalled before this process could be.
     explicit Stop(double max_minutes = 0);
     /// A deadline from now on; 0: none.
     void limit(double max_minutes);
@@ -27,6 +28,8 @@ public:
     void ignore();
 
 private:
+    bool launcher_asked() const;
+
     double max_minutes_ = 0;
     std::chrono::steady_clock::time_point deadline_;
     std::string own_reason_;

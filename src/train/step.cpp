@@ -50,10 +50,13 @@ void queue_gradients(Pass& pass, const Transformer& model, const std::vector<Bat
         context.engine->zero(report.all.data, report.all.bytes());
         model.parameters().zero_gradients();
     }
-    for (const BatchTensors& batch : batches) model.train(pass, batch, report.sums);
+    for (const BatchTensors& batch : batches) {
+        if (&batch == &batches.back()) pass.sync = sync;
+        model.train(pass, batch, report.sums);
+    }
     if (sync) {
         auto part = context.part("sum over ranks");
-        sync->finish(context);
+        sync->finish();
         sync->mesh().replicas().all_reduce(context, report.sums);
     }
     auto part = context.part("gradient norm");
@@ -74,7 +77,7 @@ void queue_update(Context& context, const Transformer& model, Optimizer& optimiz
     optimizer.update(context, step, rate, 1, report.accepted, clip);
     model.update_balance_biases(context, report.sums, report.accepted);
     auto part = context.part("cast weights");
-    model.parameters().update_compute();
+    optimizer.refresh_weights(context);
 }
 
 // What decides which memory a step uses and which kernels it starts.
@@ -87,6 +90,24 @@ std::vector<int64_t> shapes_of(const StepBatch& batches) {
 constexpr int64_t before_batches = 64;  // bytes of the input: the largest loss, and room up to a border of cache lines
 
 }  // namespace
+
+StepSettings step_settings(const Config& config) {
+    const TrainConfig& train = config.train;
+    return {.coefficients = {train.balance_loss, train.router_z_loss, train.output_z_loss},
+            .seed = static_cast<uint64_t>(train.seed),
+            .clip = train.gradient_clip,
+            .recompute = train.recompute,
+            .sequence_parallel = config.parallel.sequence,
+            .exchange_chunks = config.parallel.exchange_chunks};
+}
+
+std::string recording_problem(const ModelConfig& config, const Mesh& mesh) {
+    if (mesh.world().size() == 1) return "";
+    if (!mesh.world().recordable()) return "ranks that share a GPU exchange tensors through the host";
+    if (mesh.shape().expert > 1 && config.experts > 0 && (config.encoder_routing.dropless || config.decoder_routing.dropless))
+        return "in every sparse layer the host waits for the counts of rows that dropless routing sends to experts of other ranks, which a capacity would spare";
+    return "";
+}
 
 bool StepGradients::finite() const {
     return std::isfinite(loss) && gradient_norm < ops::largest_gradient_norm;
@@ -101,9 +122,10 @@ int64_t size_of_report(const Transformer& model) { return model.report_size() + 
 
 TrainingStep::TrainingStep(Context& context, const Transformer& model, Optimizer& optimizer, bool graph, GradientSync* sync)
     : context_(context), model_(model), optimizer_(optimizer), sync_(sync && sync->mesh().world().size() > 1 ? sync : nullptr),
-      graph_(graph && !sync_ && context.engine->records()),  // collectives are not recorded
+      graph_(graph && context.engine->records() && (!sync_ || recording_problem(model.config(), sync_->mesh()).empty())),
       input_(*context.engine, 1), report_(*context.engine, size_of_report(model) * size_of(DType::f64)), packed_(*context.engine, 1),
       read_(*context.engine, size_of_report(model) * size_of(DType::f64)) {
+    if (sync_ && sync_->mesh().expert().size() > 1) exchange_lane_ = context.engine->make_lane();
     if (graph_) context.engine->set_separate_allocations(false);
     if (!report_.data() || !read_.data()) fail(Exit::out_of_memory, "out of memory: there is no room for a step's report; choose a smaller model or batch");
 }
@@ -128,7 +150,7 @@ StepGradients TrainingStep::run(const StepBatch& batches, const StepSettings& se
         at += packed_bytes(batch);
     }
     const StepReport report = report_in(Tensor(report_.data(), DType::f64, {size_of_report(model_)}));
-    Pass pass{.context = context_, .parameters = model_.parameters(), .config = model_.config(), .training = true, .recompute = settings.recompute, .seed = settings.seed,
+    Pass pass{.context = context_, .parameters = model_.parameters(), .config = model_.config(), .training = true, .recompute = settings.recompute, .sequence_parallel = settings.sequence_parallel, .exchange_lane = exchange_lane_.get(), .exchange_chunks = settings.exchange_chunks, .seed = settings.seed,
               .step = static_cast<uint32_t>(settings.step), .loss = scales_of(model_, batches, settings.coefficients, sync_)};
     const auto queue = [&] {
         engine.upload_later(input_.data(), packed_.data(), bytes);

@@ -53,7 +53,15 @@ struct StepSettings {
     double rate = 0, clip = 0;  ///< learning rate; largest global norm, 0 = any
     double largest_loss = std::numeric_limits<double>::infinity();  ///< a step with a larger one is not applied
     Recompute recompute = Recompute::none;
+    bool sequence_parallel = false;  ///< tensor ranks share the tokens between sub-layers
+    int64_t exchange_chunks = 1;  ///< parts in which rows travel between expert ranks
 };
+
+/// What of them stands in a config: coefficients, seed, clipping, recomputation, and how ranks work together.
+StepSettings step_settings(const Config& config);
+
+/// Why a step of these ranks waits inside and cannot be recorded as one piece; empty if it can, on a device that records.
+std::string recording_problem(const ModelConfig& config, const Mesh& mesh);
 
 /// Makes the steps of a run. Queues copies of the batches, gradients, report, verdict and update; with `graph`, on a device that records, as one piece from the
 /// second step of the same shapes on. The first step asks the device for what memory the step needs; after it the same shapes need no more. Between steps of
@@ -70,6 +78,7 @@ private:
     const Transformer& model_;
     Optimizer& optimizer_;
     GradientSync* sync_;
+    std::unique_ptr<Lane> exchange_lane_;  ///< null where experts are not divided
     bool graph_;
     std::vector<int64_t> shapes_;  // of the step before
     Buffer input_, report_;        // on the device: largest loss and packed batches; report

@@ -1,6 +1,7 @@
 #include "train/step_work.hpp"
 
 #include "core/error.hpp"
+#include "model/sharding.hpp"
 #include "optim/optimizer.hpp"
 #include "train/memory.hpp"
 #include "train/step.hpp"
@@ -17,7 +18,7 @@ double real(int64_t n) { return static_cast<double>(n); }
 // Collects kernels; products are named by what they make: [rows, inner] x [inner, cols].
 class Counter {
 public:
-    Counter(const Config& config) : c(config.model), dropout(config.model.dropout > 0) {
+    Counter(const Config& config) : c(config.model) {
         const TrainingTypes types = training_types(config.train);
         forward = real(size_of(types.forward)), compute = real(size_of(types.compute));
         forward_unit = types.forward == DType::bf16 ? Unit::library : Unit::single;
@@ -47,7 +48,6 @@ public:
     void output(double n);
 
     const ModelConfig& c;
-    const bool dropout;
     double forward = 0, compute = 0;  // bytes of an element
     Unit forward_unit = Unit::library, backward_unit = Unit::library;  // of dense products
     static Unit ours(Unit library) { return library == Unit::library ? Unit::own : library; }
@@ -164,15 +164,18 @@ void Counter::output(double n) {
     memory("output and loss", "loss", 8 * n * v, chunks);
 }
 
-// All parameters once a step (cuda/optimizer.cu).
+// All parameters once a step (cuda/optimizer.cu), of those that ranks share the updates of this rank's.
 void count_optimizer(Counter& counter, const Config& config, const ParameterStore& parameters) {
     double bytes = 0, trained = 0;
     for (const Parameter& p : parameters.records()) {
         const auto slots = optimizer_slots(config.optimizer, p);
         if (slots.empty()) continue;
         const bool factored = slots.size() == 2 && config.optimizer.kind == OptimizerKind::adafactor;
-        trained += real(p.elements());
-        bytes += real(p.elements()) * (config.optimizer.kind == OptimizerKind::adamw ? 28 : factored ? 24 : 32);
+        const ParallelConfig& ranks = config.parallel;
+        const int64_t alike = p.experts > 0 && ranks.expert > 1 ? ranks.data : ranks.data * ranks.expert;  // ranks that have it
+        const double updated = real(p.elements()) / (ranks.shard_optimizer && is_owned(p) ? real(std::max<int64_t>(1, alike)) : 1);
+        trained += updated;
+        bytes += updated * (config.optimizer.kind == OptimizerKind::adamw ? 28 : factored ? 24 : 32);
     }
     const double all = real(parameters.parameter_count());
     counter.memory("optimizer", "update", bytes, 9);

@@ -51,7 +51,7 @@ Metrics summarise(const StepGradients& step, const StepFigures& figures, const W
     }
     const double flops_per_second = figures.flops / figures.seconds;
     m.insert(m.end(), {{name::output_z, step.sums.output_z()},
-                       {"accuracy", step.sums.output.tokens ? static_cast<double>(step.sums.output.correct) / static_cast<double>(step.sums.output.tokens) : 0},
+                       {"token_accuracy", step.sums.output.tokens ? static_cast<double>(step.sums.output.correct) / static_cast<double>(step.sums.output.tokens) : 0},
                        {name::learning_rate, figures.rate},
                        {name::gradient_norm, step.gradient_norm},
                        {name::tokens, static_cast<double>(figures.tokens_seen)},
@@ -67,7 +67,7 @@ Metrics summarise(const StepGradients& step, const StepFigures& figures, const W
 
 Metrics summarise_validation(const LossSums& sums) {
     Metrics m = {{"loss", sums.cross_entropy()},
-                 {"accuracy", sums.output.tokens ? static_cast<double>(sums.output.correct) / static_cast<double>(sums.output.tokens) : 0}};
+                 {"token_accuracy", sums.output.tokens ? static_cast<double>(sums.output.correct) / static_cast<double>(sums.output.tokens) : 0}};
     for (const auto& [name, value] : summarise_routing(sums.routing)) m.emplace_back(name, value);
     return m;
 }

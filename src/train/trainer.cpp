@@ -4,6 +4,7 @@
 #include "checkpoint/hashed_file.hpp"
 #include "checkpoint/resolve.hpp"
 #include "comm/agreement.hpp"
+#include "comm/device_ranks.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
 #include "data/text_files.hpp"
@@ -19,6 +20,9 @@
 #include "train/training_state.hpp"
 #include "train/watch.hpp"
 
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -45,16 +49,29 @@ void report_data(const char* key, const SourceCounts& found, int64_t slots, cons
     if (found.truncated_inputs) warn("{}: {} of {} inputs are longer than {} and lose their {}", key, found.truncated_inputs, found.examples, room, lost);
     if (found.truncated_targets) warn("{}: {} of {} targets are longer than data.decoder_length and lose their end", key, found.truncated_targets, found.examples);
     if (found.dropped) warn("{}: {} of {} examples are too long and dropped (data.truncation)", key, found.dropped, found.examples);
+    if (found.narrowed) warn("{}: {} of {} examples are too long in some ways of asking and are asked in the others (data.truncation)", key, found.narrowed, found.examples);
+    if (found.unasked) warn("{}: {} records have nothing to ask or to answer and are left out", key, found.unasked);
+    if (found.held_out) warn("{}: {} records hold items that are held out and are left out", key, found.held_out);
     if (found.malformed) warn("{}: {} malformed lines are skipped (data.malformed)", key, found.malformed);
 }
 
 // Refuses what cannot be trained or does not fit into memory, before anything is read.
-Config affordable(const Context& context, Config config) {
+Config affordable(const Context& context, Config config, const MeshShape& mesh, int sharers) {
+    check_division(config.model, mesh);
     Transformer model(config.model);
     freeze_parameters(model.parameters(), config.train.freeze);
-    const int64_t rows = config.data.micro_batch_rows ? config.data.micro_batch_rows : config.data.batch_rows, source = config.data.encoder_length;
-    check_memory(memory_of_training(config, model, {rows, source, target_length(config.data, source)}), model.parameters().parameter_count(), *context.engine);
+    check_memory(memory_of_rank(config, model, mesh), model.parameters().parameter_count(), *context.engine, sharers);
     return config;
+}
+
+// Rows that are not padding.
+int64_t rows_used(const Batch& batch) {
+    int64_t rows = 0;
+    for (int64_t r = 0; r < batch.rows; ++r) {
+        const auto first = batch.decoder_segments.begin() + r * batch.decoder_length;
+        rows += std::any_of(first, first + batch.decoder_length, [](int32_t s) { return s != 0; });
+    }
+    return rows;
 }
 
 // What shapes do not tell: weights of a model that computes something else must not be taken for this one's.
@@ -69,12 +86,11 @@ void check_same_model(const std::filesystem::path& source, const ModelConfig& mo
     }
 }
 
-// A larger value of the metric is better, except for the loss.
+}  // namespace
+
 bool improves(const EvalConfig& config, double value, double best) {
     return config.metric == "loss" ? value < best - config.min_delta : value > best + config.min_delta;
 }
-
-}  // namespace
 
 struct Trainer::State {
     Context& context;
@@ -102,9 +118,12 @@ struct Trainer::State {
     int64_t steps_here = 0;    // made by this invocation
     double matmul_rate = 0;    // of this machine, for the share of the peak
 
-    State(Context& on, Config c, RunDirectory& r, Stop& s, AnswerMetrics m, const Mesh& ranks, Activity& doing)
-        : context(on), config(affordable(on, std::move(c))), mesh(ranks), activity(doing), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)),
-          model(config.model, mesh), stop(s) {}
+    State(Context& on, Config c, RunDirectory& r, Stop& s, AnswerMetrics m, const Mesh& ranks, Activity& doing, int sharers)
+        : context(on), config(affordable(on, std::move(c), ranks.shape(), sharers)), mesh(ranks), activity(doing), directory(r), run(r.path()), answer_metrics(std::move(m)), tokenizer(load_tokenizer(config)),
+          model(config.model, mesh), stop(s) {
+        context.activity = &activity;
+    }
+    ~State() { context.activity = nullptr; }
 
     Communicator& world() const { return mesh.world(); }
     bool leader() const { return world().rank() == 0; }
@@ -123,8 +142,8 @@ struct Trainer::State {
     void rollback();
     bool train_one();
     void validate_now();
+    bool enough() const { return config.eval.patience > 0 && at.validations_without_improvement >= config.eval.patience; }
     Ending loop();
-    LossCoefficients coefficients() const { return {config.train.balance_loss, config.train.router_z_loss, config.train.output_z_loss}; }
 };
 
 // The largest vote of any rank on each question.
@@ -170,7 +189,7 @@ void Trainer::State::open_data() {
     report_data("data.train", data.sources, data.epoch_examples, loader->config());
     if (config.data.tasks > 0) info("data.train: {} tasks (data.tasks_seed = {}): {}", data.tasks.size(), config.data.tasks_seed, joined(data.tasks, ", "));
     if (leader() && !data.tasks.empty()) write_file_atomically(run / "tasks.txt", joined(data.tasks, "\n") + "\n");
-    if (!config.data.validation.empty()) {
+    if (config.data.validates()) {
         validation = validation_batches(config.data, *tokenizer, &data, share);
         report_data("data.validation", data.sources, data.epoch_examples, loader->config());
     }
@@ -194,11 +213,13 @@ void Trainer::State::open() {
     require_same(world(), "view of the data", fmt::format("{:016x}", loader->state().data_hash), "give all machines the same files");
     const TrainingTypes types = training_types(config.train);
     together(world(), [&] {
+        if (config.parallel.shard_optimizer) model.parameters().shard();
         model.parameters().allocate(types.compute, true, types.forward, context);
         optimizer = std::make_unique<Optimizer>(config.optimizer, model.parameters());
-        sync = std::make_unique<GradientSync>(model.parameters(), mesh);
+        sync = std::make_unique<GradientSync>(model.parameters());
         training_step = std::make_unique<TrainingStep>(context, model, *optimizer, config.train.cuda_graph, sync.get());
     });
+    if (const std::string problem = recording_problem(config.model, mesh); config.train.cuda_graph && context.engine->records() && !problem.empty()) info("steps are not recorded as CUDA graphs: {}", problem);
     at.best = config.eval.metric == "loss" ? std::numeric_limits<double>::infinity() : -std::numeric_limits<double>::infinity();
     const std::string checkpoint = latest_checkpoint();
     activity.part = "loading";
@@ -238,6 +259,7 @@ void Trainer::State::resume(const std::filesystem::path& checkpoint) {
 
 void Trainer::State::save(const char* why) {
     activity.part = "saving";
+    const Unhurried rank_0_writes(activity);
     at.loader = loader->state().to_json();
     TrainingState state{at.to_json(), to_toml(config), optimizer->state(), context.engine};
     CheckpointOptions options;
@@ -259,16 +281,19 @@ void Trainer::State::save(const char* why) {
 
 // Names the newest checkpoint as the best one; a full disk must not end the run.
 void Trainer::State::mark() {
-    if (!leader()) return;
+    const Unhurried rank_0_writes(activity);
     try {
-        mark_best(run, {at.step, config.eval.metric, at.best});
+        if (leader()) mark_best(run, {at.step, config.eval.metric, at.best});
     } catch (const Error& error) {
         warn("step {}: the best checkpoint was not marked ({}); training goes on", at.step, error.what());
     }
+    world().barrier();
 }
 
 // Weights and optimizer of the last checkpoint, but the data that follows now: the batches that led here are not repeated.
 void Trainer::State::rollback() {
+    activity.part = "going back";
+    const Unhurried each_reads(activity);
     const std::string checkpoint = latest_checkpoint();
     if (checkpoint.empty()) throw SharedError(Exit::diverged, fmt::format("step {}: there is no checkpoint to go back to yet; save more often (train.save_every) or choose another policy", at.step));
     together(world(), [&] {
@@ -293,7 +318,7 @@ StepFigures Trainer::State::work_of(const StepBatch& batches) {
     std::vector<double> work(2);
     for (const Batch& b : batches) {
         work[0] += static_cast<double>(b.real_tokens());
-        work[1] += 3 * forward_flops(config.model, {b.rows, b.encoder_length, b.decoder_length});
+        work[1] += 3 * forward_flops(config.model, {rows_used(b), b.encoder_length, b.decoder_length});
     }
     if (mesh.replicas().size() > 1) {
         Context host;
@@ -314,14 +339,9 @@ bool Trainer::State::train_one() {
     const double waited = since(start);
     activity.part = "forward and backward";
     const double rate = learning_rate(config.optimizer, at.step, config.train.steps);
-    const StepGradients step = training_step->run(batches, {.coefficients = coefficients(),
-                                                            .seed = static_cast<uint64_t>(config.train.seed),
-                                                            .step = at.step,
-                                                            .update = at.updates(),
-                                                            .rate = rate,
-                                                            .clip = config.train.gradient_clip,
-                                                            .largest_loss = at.watch.largest_loss(config.train),
-                                                            .recompute = config.train.recompute});
+    StepSettings settings = step_settings(config);
+    settings.step = at.step, settings.update = at.updates(), settings.rate = rate, settings.largest_loss = at.watch.largest_loss(config.train);
+    const StepGradients step = training_step->run(batches, settings);
     const Verdict verdict = judge(step);
     if (verdict == Verdict::rollback) {
         rollback();
@@ -362,6 +382,7 @@ void Trainer::State::validate_now() {
 
 Ending Trainer::State::loop() {
     const EvalConfig& eval = config.eval;
+    if (enough()) return Ending::early;
     while (at.step < config.train.steps) {
         if (stopping()) {
             if (saved_step != at.step) save("stopped");
@@ -370,7 +391,7 @@ Ending Trainer::State::loop() {
         if (!train_one()) continue;
         const bool last = at.step == config.train.steps;
         if (last || (eval.every > 0 && at.step % eval.every == 0)) validate_now();
-        if (eval.patience > 0 && at.validations_without_improvement >= eval.patience) {
+        if (enough()) {
             info("step {}: {} has not improved for {} validations; stopping early", at.step, eval.metric, eval.patience);
             if (saved_step != at.step) save("early stop");
             return Ending::early;
@@ -383,7 +404,13 @@ Ending Trainer::State::loop() {
 }
 
 Trainer::Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics, const Mesh& mesh, Activity& activity) {
-    together(mesh.world(), [&] { state_ = std::make_unique<State>(context, std::move(config), run, stop, std::move(answer_metrics), mesh, activity); });
+    const Unhurried each_reads(activity);
+    // Ranks of one host take from the same memory; each rank of GPUs is taken to have one of its own.
+    const int sharers = context.device == Device::cpu ? place_on_host(mesh.world()).ranks : 1;
+    if (config.data.batch_rows < mesh.shape().replicas())
+        warn("{} of {} replicas get no row of a step and only wait for the others, since data.batch_rows is {}; give a step more rows, or start fewer ranks",
+             mesh.shape().replicas() - config.data.batch_rows, mesh.shape().replicas(), config.data.batch_rows);
+    together(mesh.world(), [&] { state_ = std::make_unique<State>(context, std::move(config), run, stop, std::move(answer_metrics), mesh, activity, sharers); });
     state_->open();
 }
 Trainer::~Trainer() = default;
@@ -400,9 +427,31 @@ Ending Trainer::run() {
     if (ending == Ending::interrupted) {
         state_->output->finish("stopped", state_->stop.reason());
     } else {
-        state_->output->finish("done", ending == Ending::early ? "stopped early" : "all steps made");
+        state_->output->finish("done", ending == Ending::early ? stopped_early : "all steps made");
     }
     return ending;
+}
+
+void Trainer::test(const AnswerMetrics& measure) {
+    State& s = *state_;
+    s.activity.part = "test";
+    const Unhurried each_reads(s.activity);
+    double best = static_cast<double>(s.at.step);
+    together(s.world(), [&] {
+        if (const auto mark = s.leader() ? read_best(s.run) : std::nullopt) best = static_cast<double>(mark->step);
+    });
+    const auto step = static_cast<int64_t>(s.leader_value(best));
+    together(s.world(), [&] {
+        if (step != s.at.step) load_model(checkpoint_path(s.run, step), s.model.parameters());
+    });
+    const auto values = measure(s.context, s.model);
+    std::string text = fmt::format("test ({}) of step {}:", s.config.eval.test_split, step);
+    nlohmann::ordered_json json = {{"split", s.config.eval.test_split}, {"step", step}};
+    for (const auto& [name, value] : values) json[name] = value, text += fmt::format(" {} {:.4f}", name, value);
+    info("{}", text);
+    together(s.world(), [&] {
+        if (s.leader()) write_file_atomically(s.run / "test.json", json.dump(1) + "\n");
+    });
 }
 
 }  // namespace flanmoe

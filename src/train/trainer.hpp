@@ -7,9 +7,9 @@
 // all. Rank 0 writes checkpoints, metrics and status.
 #pragma once
 
-#include "comm/activity.hpp"
 #include "comm/mesh.hpp"
 #include "config/config.hpp"
+#include "core/activity.hpp"
 #include "data/loader.hpp"
 #include "model/transformer.hpp"
 #include "train/run_directory.hpp"
@@ -24,6 +24,8 @@
 
 namespace flanmoe {
 
+/// What a run's status says of early stopping.
+inline constexpr const char* stopped_early = "stopped early";
 /// Why a run ended.
 enum class Ending : uint8_t {
     done,          ///< all steps made
@@ -34,6 +36,9 @@ enum class Ending : uint8_t {
 /// Measures the model on the validation set by generating: called with the model, gives named values ("exact_match", ...).
 using AnswerMetrics = std::function<std::vector<std::pair<std::string, double>>(Context&, const Transformer&)>;
 
+/// Whether a validation is better than the best one before: a larger value of eval.metric, of the loss a smaller one, by eval.min_delta at least.
+bool improves(const EvalConfig& config, double value, double best);
+
 class Trainer {
 public:
     /// Opens data and model and resumes the run directory if it holds a checkpoint. `context`, of the config's device, and the others must outlive the
@@ -41,6 +46,9 @@ public:
     Trainer(Context& context, Config config, RunDirectory& run, Stop& stop, AnswerMetrics answer_metrics, const Mesh& mesh, Activity& activity);
     ~Trainer();
     Ending run();
+    /// Measures the best checkpoint (by validation; the last one if none is marked) and writes test.json: split, step, values. Behind run() only, for the model then has
+    /// that checkpoint's weights; every rank calls it.
+    void test(const AnswerMetrics& measure);
 
 private:
     struct State;

@@ -1,13 +1,17 @@
 // The estimate of a run's memory against what the arena, the store and the optimizer take, and the refusal of what does not fit.
 #include "train/memory.hpp"
 
+#include "comm/threads.hpp"
 #include "core/error.hpp"
 #include "core/memory.hpp"
 #include "model/small_models.hpp"
 #include "optim/freezing.hpp"
+#include "train/replicas.hpp"
 #include "train/step.hpp"
 
 #include <doctest/doctest.h>
+
+#include <algorithm>
 
 using namespace flanmoe;
 using namespace flanmoe::test;
@@ -67,6 +71,66 @@ TEST_SUITE("train/memory") {
         }
     }
 
+    TEST_CASE("on expert ranks too, which hold room for every row that could come") {
+        ModelConfig dropless = sparse(1, false);
+        dropless.encoder_routing.dropless = dropless.decoder_routing.dropless = true;
+        for (const ModelConfig& model_config : {sparse(1, false), sparse(2, true), dropless}) {
+            for (const Precision forward : {Precision::f32, Precision::bf16}) {
+                for (const MeshShape shape : {MeshShape{1, 4, 1}, MeshShape{2, 2, 1}}) {
+                    Config config;
+                    config.model = model_config;
+                    config.train.dtype = Precision::bf16, config.train.forward = forward;
+                    config.data.batch_rows = 16, config.data.encoder_length = 128, config.data.decoder_length = 96;
+                    CAPTURE(model_config.encoder_routing.dropless);
+                    CAPTURE(model_config.encoder_routing.k);
+                    CAPTURE(shape.text());
+                    const MemoryNeed need = memory_of_rank(config, Transformer(config.model), shape);
+                    std::vector<int64_t> peaks(4);
+                    run_ranks(4, [&](Communicator& world) {
+                        const Mesh mesh(world, shape);
+                        const TrainingTypes types = training_types(config.train);
+                        Transformer model(config.model, mesh);
+                        model.parameters().allocate(types.compute, true, types.forward);
+                        model.parameters().initialise(1);
+                        GradientSync sync(model.parameters());
+                        Context context;
+                        compute_gradients(context, model, {random_batch(4, 128, 96, config.model.vocab_size, 1, 4 * mesh.replica_index())}, {0.01, 0, 0}, 1, 0, true, Recompute::none, &sync);
+                        peaks[static_cast<size_t>(world.rank())] = context.arena.peak_bytes();
+                    });
+                    const double ratio = static_cast<double>(need.activations) / static_cast<double>(*std::max_element(peaks.begin(), peaks.end()));
+                    CHECK(ratio > 0.85);
+                    CHECK(ratio < 1.15);
+                }
+            }
+        }
+    }
+
+    TEST_CASE("a rank's rows are whole routing groups, as the loader gives them out") {
+        for (const int64_t group : {1, 16}) {
+            for (const int64_t micro : {16, 32, 48}) {
+                for (const int replicas : {1, 2, 3, 4}) {
+                    Config config;
+                    config.model = sparse(1, false);
+                    config.model.encoder_routing.group_rows = config.model.decoder_routing.group_rows = group;
+                    config.data.batch_rows = 48, config.data.micro_batch_rows = micro;
+                    int64_t most = 0, most_at_once = 0;
+                    for (int r = 0; r < replicas; ++r) {
+                        const Share share{r, replicas, group};
+                        int64_t rows = 0;
+                        for (const Share::Piece& piece : share.pieces(48, micro)) rows += piece.rows, most_at_once = std::max(most_at_once, piece.rows);
+                        most = std::max(most, rows);
+                    }
+                    CAPTURE(group);
+                    CAPTURE(micro);
+                    CAPTURE(replicas);
+                    const DataConfig data = config_of_rank(config, {replicas, 1, 1}).data;
+                    CHECK(data.batch_rows == most);
+                    CHECK(data.micro_batch_rows == most_at_once);
+                }
+            }
+        }
+    }
+
     TEST_CASE("weights, gradients and optimizer state are counted exactly; frozen parts have no state") {
         for (const OptimizerKind kind : {OptimizerKind::adafactor, OptimizerKind::adamw}) {
             for (const bool freeze : {false, true}) {
@@ -108,6 +172,14 @@ TEST_SUITE("train/memory") {
         CHECK(contains(batch, "data.micro_batch_rows="));
         const std::string row = refusal({.weights = 1000, .gradients = 1000, .activations = much, .rows = 1});
         CHECK(contains(row, "not one row fits"));
+        const int64_t half = available_memory() / 3 * 2;  // of which two ranks want more than there is
+        CHECK(refusal({.weights = half, .gradients = 0}).empty());
+        try {
+            check_memory({.weights = half, .gradients = 0}, 1234567, host_engine(), 2);
+            FAIL("no error");
+        } catch (const Error& error) {
+            CHECK(contains(error.what(), "are available to each of the 2 ranks of this host"));
+        }
         const std::string evaluation = refusal({.weights = much});
         CHECK((contains(evaluation, "use a smaller model, of about") && !contains(evaluation, "micro")));
     }

@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 
@@ -40,7 +41,7 @@ struct Rank {
         OptimizerConfig adamw;
         adamw.kind = OptimizerKind::adamw, adamw.epsilon = 1e-3;  // no division by what is only rounding
         optimizer = std::make_unique<Optimizer>(adamw, model.parameters());
-        sync = std::make_unique<GradientSync>(model.parameters(), mesh, 1 << 10);  // many buckets
+        sync = std::make_unique<GradientSync>(model.parameters(), 1 << 10);  // many buckets
         step = std::make_unique<TrainingStep>(context, model, *optimizer, false, sync.get());
     }
     StepGradients run(int64_t rows, const Mesh& mesh, int64_t number) {
@@ -120,6 +121,28 @@ TEST_SUITE("train/ranks") {
             }
         });
         CHECK(right.load() == 3);
+    }
+
+    // Of two, nobody knows which is right.
+    TEST_CASE("a norm that differs between tensor ranks is found, and both are named") {
+        std::atomic<int> right = 0;
+        run_ranks(2, [&](Communicator& world) {
+            const Mesh mesh(world, {1, 1, 2});
+            ModelConfig config = model_config();
+            config.heads = 4;
+            Rank rank(config, mesh, DType::f32);
+            for (int64_t s = 0; s < 2; ++s) rank.run(4, mesh, s);
+            check_equal_weights(rank.model.parameters(), mesh, 2);
+            const auto& records = rank.model.parameters().records();
+            const auto norm = std::find_if(records.begin(), records.end(), [](const Parameter& p) { return p.kind == ParameterKind::norm; });
+            if (world.rank() == 1) rank.model.parameters().master(*norm).as<float>()[2] += 1e-6f;
+            try {
+                check_equal_weights(rank.model.parameters(), mesh, 2);
+            } catch (const Error& error) {
+                right += error.code == Exit::corruption && std::string(error.what()).find(norm->name + " is not the same on ranks 0, 1, and which of them is wrong is not known") != std::string::npos;
+            }
+        });
+        CHECK(right.load() == 2);
     }
 
     TEST_CASE("rows that are one group cannot be divided") {

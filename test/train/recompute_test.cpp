@@ -37,9 +37,12 @@ TEST_SUITE("train/recompute") {
     TEST_CASE("loss, gradients and routing are the same bits in all models and types, dropout on") {
         std::vector<ModelConfig> configs = {small_t5(), small_t5(false), small_decoder(), small_prefix_decoder()};
         for (const Family& family : families()) configs.push_back(family.config);
+        configs.push_back(routed_model("gshard"));
+        configs.back().encoder_layers = 3, configs.back().shared_d_ff = 12, configs.back().shared_gate = true;
         for (const ModelConfig& config : configs) {
             CAPTURE(&config - configs.data());
-            const StepBatch batches = {family_batch(config, 4, 3), family_batch(config, 2, 4, 4)};
+            StepBatch batches = {family_batch(config, 4, 3), family_batch(config, 2, 4, 4)};
+            if (config.shared_d_ff && config.encoder_decoder) batches.push_back(random_batch(2, 5, 13, config.vocab_size, 5, 6));  // a decoder longer than the encoder
             for (const auto& [compute, forward] : {std::pair{DType::f32, DType::f32}, {DType::bf16, DType::f32}, {DType::bf16, DType::bf16}}) {
                 const Outcome none = outcome_of(config, compute, forward, Recompute::none, batches);
                 for (const Recompute recompute : {Recompute::cheap, Recompute::full}) {

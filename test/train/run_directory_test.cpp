@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <thread>
+#include <vector>
 
 using namespace flanmoe;
 
@@ -84,6 +86,52 @@ TEST_SUITE("train/run_directory") {
         CHECK(contains(refusal(folder.path, Config{}), "no config.toml"));
         std::ofstream(folder.path / "file") << "x";
         CHECK(contains(refusal(folder.path / "file", Config{}), "cannot create the run directory"));
+    }
+
+    TEST_CASE("a failure is the last word, and keeps what was known") {
+        test::TemporaryDirectory folder;
+        Config config;
+        config.train.steps = 10;
+        RunDirectory run(folder.path, config);
+        run.write_status({.state = "running", .message = "", .step = 5, .steps = 10, .loss = 1.5, .seconds_left = -1, .checkpoint = "checkpoints/step-00000004"});
+        run.write_failure("rank 1 has ended", 7);
+        run.write_status({.state = "running", .message = "", .step = 6});
+        run.write_failure("rank 2 has ended", 8);
+        const std::string text = read_file(folder.path / "status.json");
+        for (const char* part : {"\"state\": \"failed\"", "\"message\": \"rank 1 has ended\"", "\"step\": 7", "\"steps\": 10", "\"loss\": 1.5", "\"checkpoint\": \"checkpoints/step-00000004\""}) {
+            CAPTURE(part);
+            CHECK(contains(text, part));
+        }
+    }
+
+    TEST_CASE("a failure that another rank tells stays, and the next life begins anew") {
+        test::TemporaryDirectory folder;
+        const auto is = [&](const char* state) { return contains(read_file(folder.path / "status.json"), fmt::format("\"state\": \"{}\"", state)); };
+        {
+            RunDirectory run(folder.path, Config{});
+            run.write_status({.state = "running", .message = "", .step = 5});
+            RunDirectory(folder.path, 1).write_failure("rank 0 has been stopped", 5);
+            run.write_status({.state = "running", .message = "", .step = 6});  // rank 0, woken
+            CHECK(is("failed"));
+        }
+        RunDirectory next(folder.path, Config{});
+        next.write_status({.state = "running", .message = "", .step = 5});
+        CHECK(is("running"));
+        next.write_status({.state = "done", .message = "", .step = 10});
+        CHECK(is("done"));
+    }
+
+    TEST_CASE("threads may write at once") {
+        test::TemporaryDirectory folder;
+        RunDirectory run(folder.path, Config{});
+        std::vector<std::thread> writers;
+        for (int t = 0; t < 4; ++t)
+            writers.emplace_back([&, t] {
+                for (int i = 0; i < 20; ++i) run.write_status({.state = "running", .message = std::string(static_cast<size_t>(1000 * (t + 1)), 'x')});
+            });
+        for (std::thread& writer : writers) writer.join();
+        const std::string text = read_file(folder.path / "status.json");
+        CHECK((text.starts_with("{") && text.ends_with("}\n")));
     }
 
     TEST_CASE("status.json is replaced whole") {

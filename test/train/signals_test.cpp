@@ -1,5 +1,8 @@
 #include "train/signals.hpp"
 
+#include "core/file.hpp"
+#include "temporary_directory.hpp"
+
 #include <doctest/doctest.h>
 
 #include <signal.h>
@@ -7,6 +10,7 @@
 #include <unistd.h>
 
 using namespace flanmoe;
+using flanmoe::test::TemporaryDirectory;
 
 namespace {
 
@@ -52,6 +56,20 @@ TEST_SUITE("train/signals") {
             CHECK(timed.reason().find("train.max_minutes") != std::string::npos);
         }
         CHECK_FALSE(Stop(60).requested());
+    }
+
+    TEST_CASE("a launcher's file stops too, from when it is there") {
+        const TemporaryDirectory folder;
+        const std::filesystem::path file = folder.path / "stop";
+        ::setenv("FLANMOE_STOP_FILE", file.c_str(), 1);
+        {
+            const Stop stop;
+            CHECK_FALSE(stop.requested());
+            write_file_atomically(file, "");
+            CHECK(stop.requested());
+            CHECK(stop.reason() == "a signal to the launcher");
+        }
+        ::unsetenv("FLANMOE_STOP_FILE");
     }
 
     TEST_CASE("the third signal leaves at once, a broken pipe does not") {

@@ -73,7 +73,7 @@ TEST_SUITE("train/summary") {
         CHECK(value(m, metric_name::loss) == 2.75);
         CHECK(value(m, metric_name::cross_entropy) == 2.5);
         CHECK(value(m, metric_name::output_z) == 4);
-        CHECK(value(m, "accuracy") == 0.25);
+        CHECK(value(m, "token_accuracy") == 0.25);
         CHECK(value(m, metric_name::learning_rate) == 1e-3);
         CHECK(value(m, metric_name::gradient_norm) == 0.5);
         CHECK(value(m, metric_name::tokens) == 9000);
@@ -104,6 +104,6 @@ TEST_SUITE("train/summary") {
         sums.output = {.nll = 30, .z = 0, .tokens = 10, .correct = 4};
         const Metrics m = summarise_validation(sums);
         CHECK(value(m, "loss") == 3);
-        CHECK(value(m, "accuracy") == 0.4);
+        CHECK(value(m, "token_accuracy") == 0.4);
     }
 }

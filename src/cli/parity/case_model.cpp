@@ -27,12 +27,12 @@ constexpr int64_t not_counted = -100;
 
 }  // namespace
 
-std::unique_ptr<Transformer> load_case_model(const ParityCase& given, const Context& context, bool gradients) {
+std::unique_ptr<Transformer> load_case_model(const ParityCase& given, const Context& context, bool gradients, const Mesh& mesh) {
     ModelConfig config = read_model_config(given.folder);
     if (given.json.contains("routing") && given.json["routing"].is_object()) {
         for (const auto& [stack, spec] : given.json["routing"].items()) apply_routing(given, spec, stack == "encoder" ? config.encoder_routing : config.decoder_routing);
     }
-    auto model = std::make_unique<Transformer>(config);
+    auto model = std::make_unique<Transformer>(config, mesh);
     // What training does by default in this precision; generation has no use for more than the compute copy.
     const bool wide = gradients && given.dtype == DType::bf16;
     model->parameters().allocate(given.dtype, gradients, wide ? training_types({.dtype = Precision::bf16}).forward : given.dtype, context);

@@ -10,7 +10,7 @@
 namespace flanmoe::cli {
 
 /// The case's model with weights and, if asked for, gradients.
-std::unique_ptr<Transformer> load_case_model(const ParityCase& given, const Context& context, bool gradients);
+std::unique_ptr<Transformer> load_case_model(const ParityCase& given, const Context& context, bool gradients, const Mesh& mesh = one_rank());
 /// The layout of the case's config.json, in whose names results are given.
 HfLayout case_layout(const ParityCase& given);
 /// Loss coefficients of field "loss".

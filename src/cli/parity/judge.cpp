@@ -1,8 +1,10 @@
 // From a case's folder to a judgement: reading, choosing the kind and the tolerances, computing, comparing, writing what was computed.
 #include "cli/parity/parity.hpp"
+#include "comm/agreement.hpp"
 #include "core/file.hpp"
 
 #include <array>
+#include <functional>
 
 namespace flanmoe::cli {
 
@@ -48,36 +50,47 @@ ParityCase read_case(const std::filesystem::path& folder, Device device, DType d
     return given;
 }
 
-Judgement judge_case(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output, const Mesh* mesh) {
-    const ParityCase given = read_case(folder, device, dtype, mesh);
-    const Kind& kind = kind_of(given);
-    const nlohmann::json tolerances = tolerances_of(given, kind);
-    const Device computes = kind.on_device ? device : Device::cpu;
-    const Judgement skipped{Verdict::skipped, fmt::format("has no tolerance for {}", name_of(dtype)), computes};
-    if (tolerances.is_null() && output.empty()) return skipped;
-    const Computed computed = kind.compute(given);
-    if (!output.empty() && (!mesh || mesh->world().rank() == 0)) {
-        if (kind.tensors) save_all(output, computed.tensors);
-        else write_file_atomically(output, computed.fields.dump(1) + "\n");
+// A file of the case that is missing or damaged, or a config that contradicts itself: to this command all of that is a malformed case.
+void as_of_case(const std::filesystem::path& folder, const std::function<void()>& work) {
+    try {
+        work();
+    } catch (const nlohmann::json::exception& error) {
+        fail(Exit::bad_data, "{}/case.json: {}", folder.string(), error.what());
+    } catch (const Error& error) {
+        const bool of_the_case = error.code == Exit::bad_checkpoint || error.code == Exit::usage || (error.code == Exit::missing_input && std::filesystem::is_directory(folder));
+        throw of_the_case ? Error(Exit::bad_data, error.what()) : error;
     }
-    if (tolerances.is_null()) return skipped;
-    Judgement judgement = kind.tensors ? compare_tensors(given, computed, tolerances) : compare_fields(given, computed, tolerances.get<double>());
-    judgement.device = computes;
-    return judgement;
 }
 
 }  // namespace
 
 Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output, const Mesh* mesh) {
-    try {
-        return judge_case(folder, device, dtype, output, mesh);
-    } catch (const nlohmann::json::exception& error) {
-        fail(Exit::bad_data, "{}/case.json: {}", folder.string(), error.what());
-    } catch (const Error& error) {
-        // A file of the case that is missing or damaged, or a config that contradicts itself: to this command all of that is a malformed case.
-        const bool of_the_case = error.code == Exit::bad_checkpoint || error.code == Exit::usage || (error.code == Exit::missing_input && std::filesystem::is_directory(folder));
-        throw of_the_case ? Error(Exit::bad_data, error.what()) : error;
-    }
+    Communicator& world = mesh ? mesh->world() : one_rank().world();
+    const auto all_together = [&](const std::function<void()>& work) { together(world, [&] { as_of_case(folder, work); }); };
+    ParityCase given;
+    const Kind* kind = nullptr;
+    nlohmann::json tolerances;
+    all_together([&] {
+        given = read_case(folder, device, dtype, mesh);
+        kind = &kind_of(given);
+        tolerances = tolerances_of(given, *kind);
+    });
+    const Device computes = kind->on_device ? device : Device::cpu;
+    const Judgement skipped{Verdict::skipped, fmt::format("has no tolerance for {}", name_of(dtype)), computes};
+    if (tolerances.is_null() && output.empty()) return skipped;
+    Computed computed;
+    as_of_case(folder, [&] { computed = kind->compute(given); });
+    Judgement judgement = skipped;
+    all_together([&] {
+        if (!output.empty() && world.rank() == 0) {
+            if (kind->tensors) save_all(output, computed.tensors);
+            else write_file_atomically(output, computed.fields.dump(1) + "\n");
+        }
+        if (tolerances.is_null()) return;
+        judgement = kind->tensors ? compare_tensors(given, computed, tolerances) : compare_fields(given, computed, tolerances.get<double>());
+        judgement.device = computes;
+    });
+    return judgement;
 }
 
 }  // namespace flanmoe::cli

@@ -57,7 +57,8 @@ struct Judgement {
     Device device = Device::cpu;  ///< that computed: the CPU for kinds without a device side
 };
 /// Computes one case and compares. Writes what was computed to `output` unless that is empty. A malformed case is an Error with Exit::bad_data. On a mesh of
-/// several ranks, all data ranks, every one computes; kinds other than training compute the same on each.
+/// several ranks, all data ranks, every one computes; kinds other than training compute the same on each. There what is wrong with files is a SharedError; any other error
+/// is one rank's alone, in the middle of the computation.
 Judgement judge(const std::filesystem::path& folder, Device device, DType dtype, const std::filesystem::path& output = {}, const Mesh* mesh = nullptr);
 
 /// Compares tensors with expected.safetensors by error class; `tolerances` maps a class to its tolerance.

@@ -51,7 +51,7 @@ StepBatch share_of(const ParityCase& given, const StepBatch& batches, int64_t gr
 
 Computed compute_training(const ParityCase& given) {
     DeviceContext context(given.device);
-    const auto model = load_case_model(given, context, true);
+    const auto model = load_case_model(given, context, true, given.mesh ? *given.mesh : one_rank());
     ParameterStore& store = model->parameters();
     const OptimizerConfig config = optimizer_of(given);
     Optimizer optimizer(config, store);
@@ -62,15 +62,14 @@ Computed compute_training(const ParityCase& given) {
     const bool whole = model->config().encoder_routing.group_rows == 0 || model->config().decoder_routing.group_rows == 0;
     const int64_t group_rows = model->config().experts ? std::lcm(model->config().encoder_routing.group_rows, model->config().decoder_routing.group_rows) : 1;
     if (given.mesh && whole && model->config().experts) given.malformed("its routing groups are whole batches, which several ranks cannot divide; run it on one");
-    std::unique_ptr<GradientSync> sync;
-    if (given.mesh) sync = std::make_unique<GradientSync>(store, *given.mesh);
+    GradientSync sync(store);
     std::vector<double> losses, norms;
     for (int64_t step = 0; step < steps; ++step) {
         const Batch all = case_batch(given, model->config(), fmt::format(".{}", step));
         StepBatch batches;
         const int64_t piece = whole && model->config().experts ? all.rows : rows;
         for (int64_t first = 0; first < all.rows; first += piece) batches.push_back(rows_of(all, first, std::min(piece, all.rows - first)));
-        const StepGradients gradients = compute_gradients(context, *model, share_of(given, batches, group_rows), loss_of(given), 0, step, false, Recompute::none, sync.get());
+        const StepGradients gradients = compute_gradients(context, *model, share_of(given, batches, group_rows), loss_of(given), 0, step, false, Recompute::none, &sync);
         apply_gradients(context, *model, optimizer, gradients, clip.is_number() ? clip.get<double>() : 0, step, config.learning_rate);
         losses.push_back(gradients.loss), norms.push_back(gradients.gradient_norm);
     }
