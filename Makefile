@@ -10,7 +10,7 @@ CONFIG ?= configs/model/t5-small.toml
 JOBS ?= $(shell nproc)
 
 PACKAGES := g++ make libdnnl-dev libsentencepiece-dev libsimdjson-dev libfmt-dev libxxhash-dev libzstd-dev zlib1g-dev libcli11-dev libtomlplusplus-dev \
-            nlohmann-json3-dev doctest-dev libboost-context-dev libopenmpi-dev openmpi-bin
+            nlohmann-json3-dev libyaml-cpp-dev libpugixml-dev doctest-dev libboost-context-dev libopenmpi-dev openmpi-bin
 
 ifdef SAN
 BUILD := build/san
@@ -29,7 +29,7 @@ MPI_LIBS := $(shell mpicc --showme:link 2> /dev/null)
 # which is at most four bytes.
 FLAGS := -std=c++20 $(MODE) -march=$(ARCH) -fopenmp -fno-math-errno -fno-trapping-math -Wall -Wextra -Werror -Wno-restrict -Wno-stringop-overflow \
          -Wno-missing-field-initializers -Isrc -MMD -MP $(CXXFLAGS)
-LIBS := -Wl,-z,relro,-z,now -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lfmt -lxxhash -lzstd -lz $(MPI_LIBS) $(LDFLAGS)
+LIBS := -Wl,-z,relro,-z,now -lsentencepiece_train -lsentencepiece -ldnnl -lsimdjson -lyaml-cpp -lpugixml -lfmt -lxxhash -lzstd -lz $(MPI_LIBS) $(LDFLAGS)
 
 SOURCES := $(filter-out src/main.cpp,$(shell find src -name '*.cpp'))
 TESTS := $(shell find test -name '*_test.cpp' -not -path 'test/cudasim/*') test/main.cpp test/ops/check.cpp

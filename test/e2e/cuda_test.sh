@@ -38,7 +38,11 @@ for axis in data expert tensor; do
         fault "two $axis ranks: exit code $?" $axis.log
     close alone $axis-ranks 1e-5
 done
+timeout 120 mpirun -q --oversubscribe -n 4 "$SIM" train span.toml --run four-ranks --device cuda --set parallel.data=2 --set parallel.tensor=2 --set train.steps=8 --set eval.every=0 > four.log 2>&1 < /dev/null ||
+    fault "four ranks: exit code $?" four.log
+close alone four-ranks 1e-5
 grep -q 'over MPI, staged through host memory' data.log || fault 'nothing says how ranks exchange tensors' data.log
+grep -q 'steps are not recorded as CUDA graphs: ranks that share a GPU' data.log || fault 'nothing says why steps are not graphs' data.log
 
 # Evaluation and generation of one checkpoint on both devices.
 task=$(find toy/instruct/valid -name '*.jsonl' | sort | head -1)
@@ -52,6 +56,13 @@ tokens() { grep -o '"tokens":[^]]*' "$1"; }
 [ "$(tokens sampled-cpu.txt | tr -cd , | wc -c)" -gt 6 ] || fault 'generation made hardly a token' sampled-cpu.txt
 for kind in sampled beams; do diff <(tokens $kind-cpu.txt) <(tokens $kind-cuda.txt) > tokens.diff || fault "CPU and CUDA generate different tokens ($kind)" tokens.diff; done
 diff <(grep -v '"loss"\|"milliseconds\|seconds"' eval-cpu.json) <(grep -v '"loss"\|"milliseconds\|seconds"' eval-cuda.json) > eval.diff || fault 'CPU and CUDA evaluate differently' eval.diff
+# The same of two ranks that share experts.
+two=(timeout 120 mpirun -q --oversubscribe -n 2 "$SIM")
+"${two[@]}" eval instruct-cuda "$task" --device cuda --json --limit 4 --set parallel.expert=2 > eval-ranks.json 2> eval.log < /dev/null || fault 'eval on two ranks' eval.log
+"${two[@]}" generate instruct-cuda --prompt 'reverse: one two three' --prompt 'sum: 1 and 2' --temperature 1 --seed 3 --max-new-tokens 8 --jsonl --device cuda --set parallel.expert=2 \
+    > sampled-ranks.txt 2> generate.log < /dev/null || fault 'generate on two ranks' generate.log
+diff <(grep -v '"loss"\|"milliseconds\|seconds"' eval-cuda.json) <(grep -v '"loss"\|"milliseconds\|seconds"' eval-ranks.json) > eval.diff || fault 'two ranks evaluate differently' eval.diff
+diff <(tokens sampled-cuda.txt) <(tokens sampled-ranks.txt) > tokens.diff || fault 'two ranks generate different tokens' tokens.diff
 
 # Every recorded case that has a device side (train-dense in f32 is beyond single precision: test/README.md), and what --device refuses.
 for case in "$ROOT"/test/oracle/*/; do

@@ -51,3 +51,7 @@ for run in spike-skip spike-rollback spike-stop; do all_finite $run; done
 ends 75 instruct.toml spike-parts "${options[@]}" "${spiky[@]}" --set train.spike='"rollback"' --max-steps 43
 ends 0 instruct.toml spike-parts "${options[@]}" "${spiky[@]}" --set train.spike='"rollback"'
 same_run spike-rollback spike-parts
+
+# Nobody reads the log any more: training goes on.
+"$FLANMOE" train span.toml --run unread --set train.steps=30 --set train.log_every=1 2>&1 | head -1 > unread.log
+grep -q '"state": "done"' unread/status.json || fault 'a closed pipe ends training' unread/status.json

@@ -1,7 +1,7 @@
 // A library to preload (LD_PRELOAD) that makes one file operation of a process fail, or ends the process there.
 //
 // It counts the operations that change files under one folder: creating, writing, syncing, renaming, removing, truncating, making folders. The k-th
-// of them fails with an error, writes only half, or kills the process. How to use it: README.md here. No C++ run-time is needed, so that it can be
+// of them fails with an error, writes only half, or kills or stops the process; opening for reading counts too if asked for. How to use it: README.md here. No C++ run-time is needed, so that it can be
 // preloaded into anything.
 #include <dlfcn.h>
 #include <errno.h>
@@ -19,7 +19,7 @@
 
 namespace {
 
-enum class Kind { none, fail, half, kill_before, kill_after };
+enum class Kind { none, fail, half, kill_before, kill_after, stop };
 
 struct Plan {
     char folder[PATH_MAX] = "";
@@ -29,6 +29,7 @@ struct Plan {
     Kind kind = Kind::none;
     int error = 0;
     bool persistent = false;  // every operation from the k-th on
+    bool reads = false;       // opening for reading counts
 
     Plan() {
         const char *under = getenv("FAULT_UNDER"), *number = getenv("FAULT_AT"), *what = getenv("FAULT_KIND");
@@ -36,6 +37,7 @@ struct Plan {
         folder_length = strlen(folder);
         log = getenv("FAULT_LOG");
         at = atol(number);
+        reads = getenv("FAULT_READS") != nullptr;
         const size_t length = strlen(what);
         persistent = length > 0 && what[length - 1] == '+';
         const auto is = [&](const char* name) { return strncmp(what, name, strlen(name)) == 0; };
@@ -43,6 +45,7 @@ struct Plan {
                : is("half")              ? Kind::half
                : is("kill-after")        ? Kind::kill_after
                : is("kill")              ? Kind::kill_before
+               : is("stop")              ? Kind::stop
                                          : Kind::none;
         error = is("enospc") ? ENOSPC : EIO;
     }
@@ -109,6 +112,10 @@ Verdict judge(const char* operation, const char* path, bool needs_space) {
     if (number > p.at && p.error == ENOSPC && !needs_space) return Verdict::go_on;
     if (number == p.at) report(operation, path, number);
     if (p.kind == Kind::kill_before) kill(getpid(), SIGKILL);
+    if (p.kind == Kind::stop) {
+        kill(getpid(), SIGSTOP);
+        return Verdict::go_on;
+    }
     if (p.kind == Kind::kill_after) return Verdict::die_after;
     if (p.kind == Kind::half) return Verdict::half;
     errno = p.error;
@@ -126,7 +133,7 @@ auto guarded(Verdict verdict, Operation operation) -> decltype(operation()) {
 
 int open_file(const char* symbol, int folder, const char* name, int flags, mode_t mode) {
     char buffer[PATH_MAX];
-    const Verdict verdict = flags & (O_CREAT | O_TRUNC) ? judge("open", absolute(folder, name, buffer), true) : Verdict::go_on;
+    const Verdict verdict = flags & (O_CREAT | O_TRUNC) || plan().reads ? judge("open", absolute(folder, name, buffer), true) : Verdict::go_on;
     return guarded(verdict, [&] { return next<int (*)(int, const char*, int, ...)>(symbol)(folder, name, flags, mode); });
 }
 

@@ -67,9 +67,12 @@ echo "uninterrupted: $(tail -1 whole/metrics.jsonl | cut -c1-60)"
 
 job=$(RUN=run sbatch --parsable -t 1 --signal=USR1@40 --ntasks-per-node=2 --output=job.log "$root/run/slurm/$SCRIPT" span.toml "${options[@]}")
 [ "$SCRIPT" = train.sbatch ] || scontrol update "jobid=$job" TimeLimit=1
-for ((i = 0; i < 500; i++)); do  # until the run is over
-    state=$(squeue -h -j "$job" -o %T 2> /dev/null)
-    [ "$state" = PENDING ] && scontrol update "jobid=$job" StartTime=now 2> /dev/null
+began_again=0
+for ((i = 0; i < 1000; i++)); do  # until the run is over
+    # A requeued job waits for two minutes, which a test need not; asked once a life, since every update puts the job at the end of what is scheduled.
+    restarts=$(scontrol show job "$job" | grep -o 'Restarts=[0-9]*' | grep -o '[0-9]*')
+    [ "$(squeue -h -j "$job" -o %T 2> /dev/null)" = PENDING ] && [ "${restarts:-0}" -gt $began_again ] && began_again=$restarts && sleep 2 && scontrol update "jobid=$job" StartTime=now
+    [ -z "${TRACE:-}" ] || [ $((i % 10)) != 0 ] || squeue -h -j "$job" -o '%T %r %S' >&2
     grep -q '"state": "done"\|"state": "failed"' run/status.json 2> /dev/null && break
     sleep 0.5
 done
