@@ -17,21 +17,19 @@ FileLock::FileLock(const std::filesystem::path& path) : path_(path), descriptor_
 
 FileLock::~FileLock() { ::close(descriptor_); }
 
-bool FileLock::try_lock() {
+// false: another process holds it, and `how` says not to wait.
+bool FileLock::hold(int how) {
     int result = 0;
-    do result = ::flock(descriptor_, LOCK_EX | LOCK_NB);
+    do result = ::flock(descriptor_, how);
     while (result != 0 && errno == EINTR);
     if (result != 0 && errno != EWOULDBLOCK) fail(Exit::cannot_create, "{} cannot be locked: {}; choose a file system that has locks", path_.string(), std::strerror(errno));
     return result == 0;
 }
 
-void FileLock::share() { ::fcntl(descriptor_, F_SETFD, 0); }
+bool FileLock::try_lock() { return hold(LOCK_EX | LOCK_NB); }
 
-void FileLock::lock() {
-    int result = 0;
-    do result = ::flock(descriptor_, LOCK_EX);
-    while (result != 0 && errno == EINTR);
-    if (result != 0) fail(Exit::cannot_create, "{} cannot be locked: {}; choose a file system that has locks", path_.string(), std::strerror(errno));
-}
+void FileLock::lock() { hold(LOCK_EX); }
+
+void FileLock::share() { ::fcntl(descriptor_, F_SETFD, 0); }
 
 }  // namespace flanmoe

@@ -19,6 +19,8 @@ public:
     void lock();
 
 private:
+    bool hold(int how);
+
     std::filesystem::path path_;
     int descriptor_ = -1;
 };

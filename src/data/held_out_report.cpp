@@ -1,8 +1,10 @@
 // Overlaps as JSON: the report that evaluation reads, and the form in which a search is kept.
 #include "core/error.hpp"
 #include "core/file.hpp"
+#include "core/file_lock.hpp"
 #include "data/byte_source.hpp"
 #include "data/held_out.hpp"
+#include "data/task_tokens.hpp"
 
 #include <nlohmann/json.hpp>
 #include <xxhash.h>
@@ -13,7 +15,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr uint64_t form = 1;  // of the search: raise it when it finds other things
+constexpr uint64_t form = 1;  // of the search: raise it when it finds other things in the same records
 
 uint64_t mix(uint64_t hash, std::string_view bytes) { return XXH3_64bits_withSeed(bytes.data(), bytes.size(), hash); }
 uint64_t mix(uint64_t hash, uint64_t value) { return XXH3_64bits_withSeed(&value, sizeof value, hash); }
@@ -29,7 +31,7 @@ uint64_t mix(uint64_t hash, const Task& task, const std::string& split) {
 }
 
 uint64_t key_of(const MixtureFile& mixture) {
-    uint64_t hash = mix(form, static_cast<uint64_t>(mixture.held_out.ngram));
+    uint64_t hash = mix(mix(form, examples_form), static_cast<uint64_t>(mixture.held_out.ngram));
     for (const auto& task : mixture.held_out.tasks)
         for (const std::string& split : mixture.held_out.splits)
             hash = task->has_split(split) ? mix(hash, *task, split) : mix(mix(hash, task->name), split);
@@ -67,6 +69,8 @@ Overlaps Overlaps::from_json(const std::string& text, const std::string& origin)
 
 Overlaps cached_overlaps(const MixtureFile& mixture, const std::filesystem::path& cache) {
     if (cache.empty()) return find_overlaps(mixture);
+    FileLock lock(lock_of_cache(cache));  // ranks on one machine search once
+    lock.lock();
     const std::filesystem::path path = cache / fmt::format("held-out-{:016x}.json", key_of(mixture));
     if (std::filesystem::exists(path)) {
         try {
@@ -77,9 +81,6 @@ Overlaps cached_overlaps(const MixtureFile& mixture, const std::filesystem::path
         }
     }
     const Overlaps found = find_overlaps(mixture);
-    std::error_code error;
-    std::filesystem::create_directories(cache, error);
-    if (error) fail(Exit::cannot_create, "the cache folder {} cannot be made: {}; choose another (data.cache)", cache.string(), error.message());
     write_file_atomically(path, found.json());
     return found;
 }

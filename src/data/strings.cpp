@@ -1,6 +1,8 @@
 // See the header.
 #include "data/strings.hpp"
 
+#include <algorithm>
+
 namespace flanmoe {
 
 std::string_view trim(std::string_view text) {
@@ -37,7 +39,8 @@ std::u32string code_points(std::string_view text) {
     for (size_t i = 0; i < text.size();) {
         const auto byte = static_cast<unsigned char>(text[i]);
         const size_t length = byte < 0x80 ? 1 : byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : byte >= 0xc0 ? 2 : 0;
-        if (length == 0 || i + length > text.size()) {
+        const auto follows = [](char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; };
+        if (length == 0 || i + length > text.size() || !std::all_of(text.begin() + i + 1, text.begin() + i + length, follows)) {
             points.push_back(U'\ufffd');
             ++i;
             continue;

@@ -41,6 +41,9 @@
 
 namespace flanmoe {
 
+/// Of what caches keep of tasks (tokens, searches for held-out items): raise it when readers or templates make other examples of the same files.
+constexpr uint64_t examples_form = 1;
+
 /// A way to ask: inputs and targets, or (promptsource) one template whose text "|||" divides.
 struct TaskTemplate {
     std::string name;

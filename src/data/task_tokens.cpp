@@ -2,6 +2,7 @@
 #include "data/task_tokens.hpp"
 
 #include "core/error.hpp"
+#include "core/file_lock.hpp"
 #include "core/log.hpp"
 #include "core/parallel.hpp"
 #include "core/processor_time.hpp"
@@ -10,11 +11,6 @@
 #include "data/json_value.hpp"
 #include "data/readers/downstream.hpp"
 
-#include <fcntl.h>
-#include <cerrno>
-#include <cstring>
-#include <sys/file.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 namespace flanmoe {
@@ -23,37 +19,16 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t form = 3;  // of the cache: raise it when readers, templates or tokens change their results
+constexpr uint64_t form = 3;  // of the cache: raise it when the same examples become other tokens
 
 uint64_t mix(uint64_t hash, std::string_view bytes) { return XXH3_64bits_withSeed(bytes.data(), bytes.size(), hash); }
 uint64_t mix(uint64_t hash, uint64_t value) { return XXH3_64bits_withSeed(&value, sizeof value, hash); }
 
 uint64_t key_of(const Task& task, const std::string& split, bool language_tag, const Tokenizer& tokenizer) {
-    uint64_t hash = mix(mix(mix(mix(form, tokenizer.hash()), task.hash), split), uint64_t{language_tag});
+    uint64_t hash = mix(mix(mix(mix(mix(form, examples_form), tokenizer.hash()), task.hash), split), uint64_t{language_tag});
     for (const fs::path& path : task.dependencies(split)) hash = mix(mix(hash, path.filename().string()), MappedFile(path).bytes());
     return hash;
 }
-
-// Held while a cache is looked for and made.
-class Lock {
-public:
-    explicit Lock(const fs::path& folder) {
-        std::error_code error;
-        fs::create_directories(folder, error);
-        descriptor_ = ::open((folder / ".lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0666);
-        if (descriptor_ < 0) fail(Exit::cannot_create, "the cache folder {} cannot be written; choose another (data.cache)", folder.string());
-        int result = 0;
-        do result = ::flock(descriptor_, LOCK_EX);
-        while (result != 0 && errno == EINTR);
-        if (result != 0)
-            fail(Exit::cannot_create, "the cache folder {} cannot be locked ({}); choose one on a file system that has locks (data.cache)", folder.string(), std::strerror(errno));
-    }
-    ~Lock() { ::close(descriptor_); }
-    Lock(const Lock&) = delete;
-
-private:
-    int descriptor_ = -1;
-};
 
 std::string file_name(const Task& task, const std::string& split, uint64_t key) {
     std::string name = task.name + "." + split;
@@ -69,6 +44,13 @@ std::vector<std::pair<const char*, int64_t*>> count_names(ReadCounts& c) {
 
 }  // namespace
 
+fs::path lock_of_cache(const fs::path& folder) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) fail(Exit::cannot_create, "the cache folder {} cannot be made: {}; choose another (data.cache)", folder.string(), error.message());
+    return folder / ".lock";
+}
+
 TaskTokens::TaskTokens(const Task& task, const std::string& split, bool language_tag, const Tokenizer& tokenizer, const fs::path& cache) {
     for (size_t i = 0; i < task.templates.size(); ++i)
         for (int without = 0; without <= static_cast<int>(task.templates[i].shows_options); ++without) ways_.push_back({i, without == 0, task.templates[i].inverted});
@@ -77,7 +59,8 @@ TaskTokens::TaskTokens(const Task& task, const std::string& split, bool language
     } else {
         for (const fs::path& path : task.files.at(split))
             if (!fs::exists(path)) task.read(split);  // says where to get it
-        const Lock lock(cache);
+        FileLock lock(lock_of_cache(cache));
+        lock.lock();
         const fs::path stem = cache / file_name(task, split, key_of(task, split, language_tag, tokenizer));
         from_cache_ = load(stem);
         if (!from_cache_) {

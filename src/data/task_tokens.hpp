@@ -13,6 +13,9 @@
 
 namespace flanmoe {
 
+/// The file that processes lock (core/file_lock.hpp) while they make something in a cache. Makes the folder; Exit::cannot_create if it cannot.
+std::filesystem::path lock_of_cache(const std::filesystem::path& folder);
+
 class TaskTokens {
 public:
     /// `cache`: a folder, made if it is not there; empty = the tokens are made and kept in memory. `language_tag`: "[en]" in front of inputs. Errors as Task::read();

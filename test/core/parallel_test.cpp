@@ -43,6 +43,24 @@ TEST_SUITE("core/parallel") {
         }
     }
 
+    TEST_CASE("what pieces throw is thrown on, the first in order of all, after the others have ended") {
+        for (int threads : {1, 2, 7}) {
+            const Threads scope(threads);
+            std::atomic<int> ended = 0;
+            int64_t thrown = -1;
+            try {
+                parallel_for(7000, 1, [&](int64_t begin, int64_t end) {
+                    ended += static_cast<int>(end - begin);
+                    if (end > 1500) throw begin;
+                });
+            } catch (int64_t begin) {
+                thrown = begin;
+            }
+            CHECK(thrown == (threads == 7 ? 1000 : 0));  // the first piece that reaches beyond 1500
+            CHECK(ended == 7000);
+        }
+    }
+
     TEST_CASE("inside a parallel region it stays on its thread") {
         const Threads scope(2);
         std::atomic<int> wrong = 0;

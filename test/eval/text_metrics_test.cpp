@@ -50,6 +50,7 @@ TEST_SUITE("eval/text_metrics") {
         CHECK(lower_case("\u212a") == "k");  // Kelvin sign
         CHECK(lower_case("東京 😀") == "東京 😀");
         CHECK(lower_case("a\xff") == "a\ufffd");
+        CHECK(lower_case("\xe2\x82X") == "\ufffd\ufffdx");  // what begins a character and does not end it takes nothing else with it
     }
 
     TEST_CASE("tokens of ROUGE") {

@@ -56,12 +56,6 @@ const DataValue& passage_of(const DataValue& raw) {
     return passage;
 }
 
-int64_t place(const DataValue& object, const char* name) {
-    const DataValue& value = field(object, name);
-    if (!value.integer()) throw RecordProblem{fmt::format("has a field '{}' that is {}, not an integer", name, value.kind())};
-    return *value.integer();
-}
-
 // A passage with questions, each with candidates that are labelled 0 or 1: a record a candidate.
 void convert_multirc(const DataValue& raw, const SourceFile&, Emit& emit) {
     const std::string id = scalar_field(raw, "idx");
@@ -70,7 +64,7 @@ void convert_multirc(const DataValue& raw, const SourceFile&, Emit& emit) {
     for_each_part(list_field(passage, "questions"), "question", emit, [&](const DataValue& question, const std::string&) {
         const std::string question_id = id + "-" + scalar_field(question, "idx");
         for_each_part(list_field(question, "answers"), "answer", emit, [&](const DataValue& candidate, const std::string&) {
-            const int64_t label = place(candidate, "label");
+            const int64_t label = integer_field(candidate, "label");
             if (label != 0 && label != 1) throw RecordProblem{fmt::format("has the label {}, not 0 or 1", label)};
             DataValue record{DataValue::Object{}};
             record.set("id", question_id + "-" + scalar_field(candidate, "idx"));
@@ -89,10 +83,7 @@ void convert_record(const DataValue& raw, const SourceFile&, Emit& emit) {
     const DataValue& passage = passage_of(raw);
     const std::string& text = text_field(passage, "text");
     std::vector<std::string> entities;
-    const auto add_new = [](std::vector<std::string>& texts, const std::string& one) {
-        if (std::find(texts.begin(), texts.end(), one) == texts.end()) texts.push_back(one);
-    };
-    for (const DataValue& entity : list_field(passage, "entities")) add_new(entities, characters(text, place(entity, "start"), place(entity, "end")));
+    for (const DataValue& entity : list_field(passage, "entities")) add_new(entities, characters(text, integer_field(entity, "start"), integer_field(entity, "end")));
     for_each_part(list_field(raw, "qas"), "query", emit, [&](const DataValue& query, const std::string&) {
         std::vector<std::string> answers;
         for (const DataValue& answer : list_field(query, "answers")) add_new(answers, text_field(answer, "text"));

@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace flanmoe {
 
 namespace {
@@ -44,6 +46,12 @@ std::string scalar_field(const DataValue& record, const std::string& name) {
     return value.as_text();
 }
 
+int64_t integer_field(const DataValue& record, const std::string& name) {
+    const DataValue& value = field(record, name);
+    if (!value.integer()) wrong_kind(name, value, "an integer");
+    return *value.integer();
+}
+
 const DataValue::List& list_field(const DataValue& record, const std::string& name) {
     const DataValue& value = field(record, name);
     if (!value.list()) wrong_kind(name, value, "a list");
@@ -73,6 +81,10 @@ std::string optional_text(const DataValue& record, const std::string& name) {
     if (!value || value->nothing()) return "";
     if (!value->text()) wrong_kind(name, *value, "a text");
     return *value->text();
+}
+
+void add_new(std::vector<std::string>& texts, const std::string& text) {
+    if (std::find(texts.begin(), texts.end(), text) == texts.end()) texts.push_back(text);
 }
 
 void for_each_part(const DataValue::List& parts, const std::string& kind, Emit& emit, const std::function<void(const DataValue& part, const std::string& name)>& convert) {

@@ -15,6 +15,8 @@ const std::string& name_of_field(const DataValue& record, const std::vector<std:
 const std::string& text_field(const DataValue& record, const std::string& name);
 /// A text or number as text.
 std::string scalar_field(const DataValue& record, const std::string& name);
+/// A whole number.
+int64_t integer_field(const DataValue& record, const std::string& name);
 const DataValue::List& list_field(const DataValue& record, const std::string& name);
 /// A list of texts.
 std::vector<std::string> texts_field(const DataValue& record, const std::string& name);
@@ -22,6 +24,9 @@ std::vector<std::string> texts_field(const DataValue& record, const std::string&
 std::vector<std::string> accepted_field(const DataValue& record, const std::vector<std::string>& names);
 /// The text, or "" if there is none.
 std::string optional_text(const DataValue& record, const std::string& name);
+
+/// Adds the text unless the list has it.
+void add_new(std::vector<std::string>& texts, const std::string& text);
 
 /// Calls `convert` for every object of a list that holds several records, with its name: "question 3". What has a RecordProblem is malformed by itself.
 void for_each_part(const DataValue::List& parts, const std::string& kind, Emit& emit, const std::function<void(const DataValue& part, const std::string& name)>& convert);

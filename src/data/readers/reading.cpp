@@ -13,10 +13,6 @@ namespace flanmoe {
 
 namespace {
 
-void add_new(std::vector<std::string>& texts, const std::string& text) {
-    if (std::find(texts.begin(), texts.end(), text) == texts.end()) texts.push_back(text);
-}
-
 // SQuAD's layout: paragraphs of an article, questions of a paragraph. The language is in front of the id: "finnish-1234-0".
 void convert_gold_passages(const DataValue& article, const SourceFile&, Emit& emit) {
     for_each_part(list_field(article, "paragraphs"), "paragraph", emit, [&](const DataValue& paragraph, const std::string& place) {
@@ -38,15 +34,9 @@ void convert_gold_passages(const DataValue& article, const SourceFile&, Emit& em
     });
 }
 
-int64_t whole(const DataValue& object, const char* name) {
-    const DataValue& value = field(object, name);
-    if (!value.integer()) throw RecordProblem{fmt::format("has a field '{}' that is {}, not an integer", name, value.kind())};
-    return *value.integer();
-}
-
 // The text between two byte offsets of the document; "" if they are -1.
 std::string slice(const std::string& text, const DataValue& span) {
-    const int64_t begin = whole(span, "plaintext_start_byte"), end = whole(span, "plaintext_end_byte");
+    const int64_t begin = integer_field(span, "plaintext_start_byte"), end = integer_field(span, "plaintext_end_byte");
     if (begin < 0 || end < 0) return "";
     if (begin > end || end > static_cast<int64_t>(text.size()))
         throw RecordProblem{fmt::format("points to bytes {} to {} of a document_plaintext of {} bytes", begin, end, text.size())};
@@ -60,7 +50,7 @@ void convert_tydiqa(const DataValue& raw, const SourceFile&, Emit& emit) {
     if (const DataValue* annotations = raw.find("annotations"); annotations && !annotations->nothing()) {
         for (const DataValue& annotation : list_field(raw, "annotations")) {
             if (const std::string answer = slice(text, field(annotation, "minimal_answer")); !answer.empty()) add_new(answers, answer);
-            const int64_t index = whole(field(annotation, "passage_answer"), "candidate_index");
+            const int64_t index = integer_field(field(annotation, "passage_answer"), "candidate_index");
             if (index >= static_cast<int64_t>(passages.size())) throw RecordProblem{fmt::format("names passage {} of {}", index, passages.size())};
             if (index >= 0) add_new(right_passages, passages[static_cast<size_t>(index)]);
             const std::string& verdict = text_field(annotation, "yes_no_answer");
