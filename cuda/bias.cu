@@ -1,10 +1,10 @@
-// Bias vectors.
+// Gradients of bias vectors; cuBLASLt adds the vectors themselves while it writes a product (matmul.cu). Its epilogues for gradients overwrite, where
+// those of several micro-batches are added.
 //
-// Forward: a warp a row, 16 bytes a lane at a time, in place; the bias stays in cache. Backward: a block adds 256 rows of 256 columns, each of its eight warps
-// every eighth row, and leaves a partial sum; a second launch adds the partial sums in order.
+// A block adds 256 rows of 256 columns, each of its eight warps every eighth row, and leaves a partial sum; a second launch adds the partial sums in order.
 //
-// Bytes at 64 Ki x 3072, bf16: forward 2 x 403 MB, backward 403 MB and 2 x 3 MB of partial sums: 0.30 and 0.15 ms at 2.7 TB/s. Not yet measured on hardware.
-// Registers on sm_90a: 30 forward, 40 backward with 8 KB of shared memory a block.
+// Bytes at 64 Ki x 3072, bf16: 403 MB and 2 x 3 MB of partial sums: 0.15 ms at 2.7 TB/s. Not yet measured on hardware.
+// Registers on sm_90a: 40, with 8 KB of shared memory a block.
 #include "ops/bias.hpp"
 
 #include "device.cuh"
@@ -17,21 +17,6 @@ namespace {
 constexpr int wide = 8;           // elements of a row that a thread takes at once
 constexpr int warps = 8;          // of a block
 constexpr int piece_rows = 256;   // that one block adds
-
-template <class T, int N>
-__global__ void add_rows(T* x, int64_t ld, const T* bias, int64_t rows, int64_t cols) {
-    const int64_t r = int64_t{blockIdx.x} * warps + warp();
-    if (r >= rows) return;
-    for (int64_t c = lane() * N; c < cols; c += 32 * N) {
-        const int left = static_cast<int>(min(cols - c, int64_t{N}));
-        float value[N], add[N];
-        load_floats<N>(x + r * ld + c, left, value);
-        load_floats<N>(bias + c, left, add);
-#pragma unroll
-        for (int j = 0; j < N; ++j) value[j] += add[j];
-        store_floats<N>(x + r * ld + c, left, value);
-    }
-}
 
 /// partial[piece][c] = sum of the piece's rows.
 template <class T, int N>
@@ -79,12 +64,6 @@ __global__ void join_pieces(const float* partial, int64_t pieces, int64_t cols, 
 }
 
 template <class T, int N>
-void forward(Context& context, const ops::AddBiasArgs& args) {
-    launch(context, "add bias", add_rows<T, N>, blocks_for(args.x.rows(), warps), warps * 32, 0, args.x.as<T>(), args.x.ld, args.bias.as<T>(),
-           args.x.rows(), args.x.cols());
-}
-
-template <class T, int N>
 void backward(Context& context, const ops::BiasBackwardArgs& args) {
     Arena::Scope scope(context.arena);
     const int64_t rows = args.d_out.rows(), cols = args.d_out.cols(), pieces = (rows + piece_rows - 1) / piece_rows;
@@ -97,22 +76,12 @@ void backward(Context& context, const ops::BiasBackwardArgs& args) {
 }
 
 template <class T>
-void forward(Context& context, const ops::AddBiasArgs& args) {
-    if (has_aligned_rows(args.x) && has_aligned_rows(args.bias)) forward<T, wide>(context, args);
-    else forward<T, 1>(context, args);
-}
-
-template <class T>
 void backward(Context& context, const ops::BiasBackwardArgs& args) {
     if (has_aligned_rows(args.d_out)) backward<T, wide>(context, args);
     else backward<T, 1>(context, args);
 }
 
 }  // namespace
-
-void add_bias(Context& context, const ops::AddBiasArgs& args) {
-    with_storage(args.x.dtype, [&]<class T>() { forward<T>(context, args); });
-}
 
 void bias_backward(Context& context, const ops::BiasBackwardArgs& args) {
     with_storage(args.d_out.dtype, [&]<class T>() { backward<T>(context, args); });

@@ -80,23 +80,30 @@ struct Blas::State {
     Functions library;
     cublasLtHandle_t handle = nullptr;
     void* workspace = nullptr;
-    std::map<std::array<int64_t, 10>, Plan> plans;  // by shape, strides, kinds and alignments
+    std::map<std::array<int64_t, 11>, Plan> plans;  // by shape, strides, kinds and alignments (0: no bias)
 
     Plan& plan_for(const Product& p);
+    void set_bias(const Plan& plan, const Product& p);
     void choose_algorithm(Plan& plan, const Product& p);
 };
 
 // The library is column-major, where our row-major matrices are their own transposes: out^T [n, m] = op(b)^T op(a)^T, so b is its left operand.
 Plan& Blas::State::plan_for(const Product& p) {
     const uint32_t align_a = alignment_of(p.a, p.lda, p.in), align_b = alignment_of(p.b, p.ldb, p.in), align_out = alignment_of(p.out, p.ld_out, p.out_type);
+    const uint32_t align_bias = p.bias ? alignment_of(p.bias, 0, p.out_type) : 0;
     const int64_t kinds = p.transpose_a | p.transpose_b << 1 | static_cast<int>(p.in) << 2 | static_cast<int>(p.out_type) << 5;
-    const std::array<int64_t, 10> key{p.m, p.n, p.k, p.lda, p.ldb, p.ld_out, kinds, align_a, align_b, align_out};
+    const std::array<int64_t, 11> key{p.m, p.n, p.k, p.lda, p.ldb, p.ld_out, kinds, align_a, align_b, align_out, align_bias};
     if (const auto known = plans.find(key); known != plans.end()) return known->second;
     Plan plan;  // kept when it is complete
     check_blas(library.create_operation(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "planning a matrix product");
     const cublasOperation_t op_left = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, op_right = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     check_blas(library.set_operation(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, &op_left, sizeof op_left), "planning a matrix product");
     check_blas(library.set_operation(plan.operation, CUBLASLT_MATMUL_DESC_TRANSB, &op_right, sizeof op_right), "planning a matrix product");
+    if (p.bias) {  // one for each of our columns, which are the library's rows
+        const cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+        check_blas(library.set_operation(plan.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue), "planning a matrix product");
+        set_bias(plan, p);  // its alignment counts for the choice of the algorithm
+    }
     const auto layout = [&](cublasLtMatrixLayout_t& made, DType type, int64_t stored_rows, int64_t stored_cols, int64_t ld) {
         check_blas(library.create_layout(&made, cuda_type(type), static_cast<uint64_t>(stored_cols), static_cast<uint64_t>(stored_rows), ld), "planning a matrix product");
     };
@@ -105,6 +112,10 @@ Plan& Blas::State::plan_for(const Product& p) {
     layout(plan.out, p.out_type, p.m, p.n, p.ld_out);
     choose_algorithm(plan, p);
     return plans.emplace(key, plan).first->second;
+}
+
+void Blas::State::set_bias(const Plan& plan, const Product& p) {
+    check_blas(library.set_operation(plan.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p.bias, sizeof p.bias), "planning a matrix product");
 }
 
 void Blas::State::choose_algorithm(Plan& plan, const Product& p) {
@@ -147,6 +158,7 @@ Blas::~Blas() {
 
 void Blas::multiply(const Product& p, const Engine& engine) {
     const Plan& plan = state_->plan_for(p);
+    if (p.bias) state_->set_bias(plan, p);
     const float alpha = 1, beta = p.accumulate ? 1 : 0;
     check_blas(state_->library.matmul(state_->handle, plan.operation, &alpha, p.b, plan.left, p.a, plan.right, &beta, p.out, plan.out, p.out, plan.out,
                                       &plan.algorithm, state_->workspace, workspace_bytes, engine.stream()),

@@ -9,11 +9,13 @@
 
 namespace flanmoe::cuda {
 
-/// out = op(a) op(b) (+ out if accumulate), row-major, op = identity or transpose; m, n, k >= 1. f32 without TF32; bf16 operands are summed in f32.
+/// out = op(a) op(b) (+ out if accumulate, + bias in every row), row-major, op = identity or transpose; m, n, k >= 1. f32 without TF32; bf16 operands are
+/// summed in f32, and the bias is added before the one rounding.
 struct Product {
     int64_t m, n, k;
     const void *a, *b;
     void* out;
+    const void* bias;  ///< [n] of out's type; null = none
     int64_t lda, ldb, ld_out;
     bool transpose_a, transpose_b, accumulate;
     DType in, out_type;

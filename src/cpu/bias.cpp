@@ -1,4 +1,4 @@
-// Bias vectors on the CPU. The gradient is summed over fixed blocks of rows, then over the blocks in order: the same bits for any number of threads.
+// Gradients of bias vectors on the CPU: summed over fixed blocks of rows, then over the blocks in order: the same bits for any number of threads.
 #include "ops/bias.hpp"
 
 #include "core/parallel.hpp"
@@ -11,18 +11,6 @@ namespace {
 
 constexpr int64_t elements_per_thread = 8192;  // least work worth waking a thread for
 constexpr int64_t block_rows = 64;
-
-template <class T>
-void add_rows(const ops::AddBiasArgs& args, int64_t begin, int64_t end) {
-    using A = accumulate_t<T>;
-    const T* bias = args.bias.as<T>();
-    const int64_t cols = args.x.cols();
-    for (int64_t r = begin; r < end; ++r) {
-        T* x = row_of<T>(args.x, r);
-#pragma GCC ivdep
-        for (int64_t c = 0; c < cols; ++c) x[c] = static_cast<T>(static_cast<A>(x[c]) + static_cast<A>(bias[c]));
-    }
-}
 
 template <class T>
 void backward(Context& context, const ops::BiasBackwardArgs& args) {
@@ -38,13 +26,6 @@ void backward(Context& context, const ops::BiasBackwardArgs& args) {
 }
 
 }  // namespace
-
-void add_bias(Context&, const ops::AddBiasArgs& args) {
-    const int64_t grain = std::max<int64_t>(1, elements_per_thread / args.x.cols());
-    ops::with_type(args.x.dtype, [&]<class T>() {
-        parallel_for(args.x.rows(), grain, [&](int64_t begin, int64_t end) { add_rows<T>(args, begin, end); });
-    });
-}
 
 void bias_backward(Context& context, const ops::BiasBackwardArgs& args) {
     ops::with_type(args.d_out.dtype, [&]<class T>() { backward<T>(context, args); });

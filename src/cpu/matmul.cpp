@@ -7,6 +7,8 @@
 
 #include "core/parallel.hpp"
 #include "cpu/gemm.hpp"
+#include "cpu/vector_math.hpp"
+#include "ops/run.hpp"
 
 #include <cstring>
 
@@ -18,6 +20,22 @@ char* at(const Tensor& tensor, int64_t element) { return static_cast<char*>(tens
 
 // Smallest number of multiplications worth a thread.
 constexpr int64_t smallest_piece = int64_t{1} << 18;
+
+void add_bias(const Tensor& out, const Tensor& bias) {
+    constexpr int64_t elements_per_thread = 8192;
+    const int64_t cols = out.cols();
+    ops::with_type(out.dtype, [&]<class T>() {
+        using A = accumulate_t<T>;
+        parallel_for(out.rows(), std::max<int64_t>(1, elements_per_thread / cols), [&](int64_t begin, int64_t end) {
+            const T* add = bias.as<T>();
+            for (int64_t r = begin; r < end; ++r) {
+                T* row = row_of<T>(out, r);
+#pragma GCC ivdep
+                for (int64_t c = 0; c < cols; ++c) row[c] = static_cast<T>(static_cast<A>(row[c]) + static_cast<A>(add[c]));
+            }
+        });
+    });
+}
 
 }  // namespace
 
@@ -36,6 +54,7 @@ void matmul(Context&, const ops::MatmulArgs& args) {
           .accumulate = args.accumulate,
           .in = args.a.dtype,
           .out = args.out.dtype});
+    if (args.bias.data) add_bias(args.out, args.bias);
 }
 
 void grouped_matmul(Context& context, const ops::GroupedMatmulArgs& args) {

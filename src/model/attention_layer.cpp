@@ -22,8 +22,8 @@ Parameter vector_record(const Parameter& matrix) {
 // out = x W^T + b for `count` projections that lie side by side.
 Tensor project(Pass& pass, const AttentionLayer& layer, size_t matrix, size_t vector, int64_t count, const Tensor& x) {
     const Tensor weight = pass.fused_weight_of(x.dtype, matrix, count), out = pass.context.allocate(x.dtype, {x.rows(), weight.rows()});
-    ops::matmul(pass.context, {.a = x, .b = weight, .out = out, .transpose_b = true});
-    if (layer.has_vectors) ops::add_bias(pass.context, {out, pass.fused_vector_of(x.dtype, vector, count)});
+    const Tensor bias = layer.has_vectors ? pass.fused_vector_of(x.dtype, vector, count) : Tensor();
+    ops::matmul(pass.context, {.a = x, .b = weight, .out = out, .transpose_b = true, .bias = bias});
     return out;
 }
 

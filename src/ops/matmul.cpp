@@ -30,6 +30,7 @@ void matmul(Context& context, const MatmulArgs& args) {
     require((args.transpose_a ? args.a.cols() : args.a.rows()) == m, "as many rows in the result as in the left operand");
     require((args.transpose_b ? args.b.cols() : args.b.rows()) == k, "inner dimensions that agree");
     require((args.transpose_b ? args.b.rows() : args.b.cols()) == n, "as many columns in the result as in the right operand");
+    require(!args.bias.data || (is_vector(args.bias, args.out.dtype, n) && !args.accumulate && k > 0), "a bias of the result's type for every column, and nothing to add to");
     context.flops += 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
     dispatch(context, args.a.dtype, [&] { cpu::matmul(context, args); }, [&] { cuda::matmul(context, args); });
 }

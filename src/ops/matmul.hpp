@@ -1,6 +1,6 @@
 // Matrix products: dense, and grouped over experts.
 //
-//   matmul:                 out = op(a) op(b)          (+ out if accumulate), op = identity or transpose
+//   matmul:                 out = op(a) op(b)          (+ out if accumulate, + bias in every row if there is one), op = identity or transpose
 //   grouped_matmul:         out[r] = a[r] op(b[e])     for rows r in [offsets[e], offsets[e+1]) of expert e
 //   grouped_matmul_weight:  out[e] (+)= a_e^T b_e      a_e, b_e = the rows of expert e
 //
@@ -19,6 +19,7 @@ struct MatmulArgs {
     Tensor out;  ///< [m, n]
     bool transpose_a = false, transpose_b = false;
     bool accumulate = false;
+    Tensor bias = {};  ///< [n] of out's type, or nothing; excludes accumulate. Its gradient: ops/bias.hpp
 };
 void matmul(Context& context, const MatmulArgs& args);
 

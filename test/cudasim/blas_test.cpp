@@ -31,6 +31,16 @@ TEST_SUITE("cudasim/blas") {
         }
     }
 
+    TEST_CASE("products of one kind with different biases, and without") {
+        flanmoe::cuda::Engine engine;
+        const Memory<float> a(8, 1.0f), b(12, 1.0f), c(6), first(3, 1.0f), second(3, 2.0f);
+        for (const auto& [bias, expected] : {std::pair<const float*, float>{first, 5.0f}, {second, 6.0f}, {nullptr, 4.0f}, {first, 5.0f}}) {
+            engine.blas().multiply({.m = 2, .n = 3, .k = 4, .a = a, .b = b, .out = c, .bias = bias, .lda = 4, .ldb = 3, .ld_out = 3}, engine);
+            engine.synchronize();
+            CHECK(c.values() == std::vector<float>(6, expected));
+        }
+    }
+
     TEST_CASE("the stand-in refuses an operand that lies less well than its algorithm was chosen for, and shapes that do not fit") {
         const Memory<float> a(64), b(64), c(64);
         cublasLtMatmulDesc_t operation;

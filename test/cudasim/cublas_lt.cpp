@@ -11,6 +11,8 @@
 struct cublasLtContext {};
 struct cublasLtMatmulDescOpaque_t {
     cublasOperation_t transpose[2] = {CUBLAS_OP_N, CUBLAS_OP_N};
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+    const void* bias = nullptr;
 };
 struct cublasLtMatrixLayoutOpaque_t {
     cudaDataType_t type;
@@ -38,7 +40,7 @@ std::vector<float> gather(const void* data, const Layout& layout, bool transpose
 }
 
 struct Task {
-    const void *a, *b, *c;
+    const void *a, *b, *c, *bias;  // bias: one a row of d, or null
     void* d;
     Layout la, lb, ld;
     bool ta, tb;
@@ -64,7 +66,7 @@ void multiply(const Task& t) {
             for (int64_t i = 0; i < m; ++i) sums[static_cast<size_t>(i)] += b[static_cast<size_t>(j * k + p)] * a[static_cast<size_t>(p * m + i)];
         for (int64_t i = 0; i < m; ++i) {
             const int64_t at = i + j * t.ld.ld;
-            const float value = t.alpha * sums[static_cast<size_t>(i)] + (t.beta == 0 ? 0 : t.beta * get(t.c, t.ld.type, at));
+            const float value = t.alpha * sums[static_cast<size_t>(i)] + (t.beta == 0 ? 0 : t.beta * get(t.c, t.ld.type, at)) + (t.bias ? get(t.bias, t.ld.type, i) : 0);
             if (t.ld.type == CUDA_R_32F) {
                 static_cast<float*>(t.d)[at] = value;
             } else {
@@ -88,9 +90,16 @@ cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* operation, cublasC
     return *operation = new cublasLtMatmulDescOpaque_t, CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, const void* value, size_t bytes) {
-    if (bytes != sizeof(cublasOperation_t)) return CUBLAS_STATUS_INVALID_VALUE;
-    std::memcpy(&operation->transpose[attribute == CUBLASLT_MATMUL_DESC_TRANSB], value, bytes);
-    return CUBLAS_STATUS_SUCCESS;
+    const auto take = [&](auto& member) {
+        if (bytes != sizeof member) return CUBLAS_STATUS_INVALID_VALUE;
+        std::memcpy(&member, value, bytes);
+        return CUBLAS_STATUS_SUCCESS;
+    };
+    switch (attribute) {
+        case CUBLASLT_MATMUL_DESC_EPILOGUE: return take(operation->epilogue);
+        case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return take(operation->bias);
+        default: return take(operation->transpose[attribute == CUBLASLT_MATMUL_DESC_TRANSB]);
+    }
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t operation) { return delete operation, CUBLAS_STATUS_SUCCESS; }
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType_t type, uint64_t rows, uint64_t cols, int64_t ld) {
@@ -121,7 +130,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t operation, const void* alpha, const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
                               cublasLtMatrixLayout_t b_layout, const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algorithm, void*, size_t, cudaStream_t stream) {
-    const Task t{a, b, c, d, *a_layout, *b_layout, *d_layout, operation->transpose[0] == CUBLAS_OP_T, operation->transpose[1] == CUBLAS_OP_T,
+    const bool with_bias = operation->epilogue == CUBLASLT_EPILOGUE_BIAS;
+    if (with_bias && !operation->bias) return CUBLAS_STATUS_INVALID_VALUE;
+    const Task t{a, b, c, with_bias ? operation->bias : nullptr, d, *a_layout, *b_layout, *d_layout, operation->transpose[0] == CUBLAS_OP_T, operation->transpose[1] == CUBLAS_OP_T,
                  *static_cast<const float*>(alpha), *static_cast<const float*>(beta)};
     const int64_t m = t.ta ? t.la.cols : t.la.rows, k = t.ta ? t.la.rows : t.la.cols, k_of_b = t.tb ? t.lb.cols : t.lb.rows, n = t.tb ? t.lb.rows : t.lb.cols;
     if (m != t.ld.rows || n != t.ld.cols || k != k_of_b || c_layout != d_layout || t.la.type != t.lb.type) return CUBLAS_STATUS_INVALID_VALUE;

@@ -26,20 +26,23 @@ void naive_matmul(const ops::MatmulArgs& args) {
     const int64_t k = args.transpose_a ? args.a.rows() : args.a.cols();
     for (int64_t i = 0; i < args.out.rows(); ++i)
         for (int64_t j = 0; j < args.out.cols(); ++j) {
-            double sum = args.accumulate ? get(args.out, i, j) : 0;
+            double sum = args.accumulate ? get(args.out, i, j) : args.bias.data ? get(args.bias, 0, j) : 0;
             for (int64_t p = 0; p < k; ++p) sum += element(args.a, args.transpose_a, i, p) * element(args.b, args.transpose_b, p, j);
             set(args.out, i, j, sum);
         }
 }
 
-ops::MatmulArgs dense_args(Context& context, const Shape3& s, bool ta, bool tb, bool accumulate, DType in, DType out) {
+enum class Added { nothing, out, bias };
+
+ops::MatmulArgs dense_args(Context& context, const Shape3& s, bool ta, bool tb, Added added, DType in, DType out) {
     ops::MatmulArgs args{.a = random(context, in, ta ? Shape{s.k, s.m} : Shape{s.m, s.k}, 1, 1, s.padding),
                          .b = random(context, in, tb ? Shape{s.n, s.k} : Shape{s.k, s.n}, 2, 1, s.padding),
                          .out = make(context, out, {s.m, s.n}, s.padding),
                          .transpose_a = ta,
                          .transpose_b = tb,
-                         .accumulate = accumulate};
-    if (accumulate) fill(args.out, 3);
+                         .accumulate = added == Added::out};
+    if (added == Added::out) fill(args.out, 3);
+    if (added == Added::bias) args.bias = random(context, out, {s.n}, 4);
     return args;
 }
 
@@ -141,32 +144,46 @@ DType tolerance_type(const Types& t) { return t.out == DType::bf16 ? DType::bf16
 }  // namespace
 
 TEST_SUITE("ops/matmul") {
-    TEST_CASE("dense products of every type, transposition and accumulation") {
+    TEST_CASE("dense products of every type and transposition, added to what was there, to a bias, to nothing") {
         TestContext context;
         for (const Shape3& s : dense_cases)
-            for (int flags = 0; flags < 8; ++flags)
-                for (const Types& t : all_types) {
-                    Arena::Scope scope(context.arena);
-                    CAPTURE(s.m);
-                    CAPTURE(s.n);
-                    CAPTURE(s.k);
-                    CAPTURE(flags);
-                    const bool ta = flags & 1, tb = flags & 2, accumulate = flags & 4;
-                    const auto expected = dense_args(context, s, ta, tb, accumulate, DType::f64, DType::f64);
-                    naive_matmul(expected);
-                    const auto args = dense_args(context, s, ta, tb, accumulate, t.in, t.out);
-                    ops::matmul(context, args);
-                    compare("matmul", args.out, expected.out, tolerance_type(t), Kind::matmul);
-                }
+            for (int flags = 0; flags < 4; ++flags)
+                for (const Added added : {Added::nothing, Added::out, Added::bias})
+                    for (const Types& t : all_types) {
+                        Arena::Scope scope(context.arena);
+                        CAPTURE(s.m);
+                        CAPTURE(s.n);
+                        CAPTURE(s.k);
+                        CAPTURE(flags);
+                        const bool ta = flags & 1, tb = flags & 2;
+                        const auto expected = dense_args(context, s, ta, tb, added, DType::f64, DType::f64);
+                        const auto args = dense_args(context, s, ta, tb, added, t.in, t.out);
+                        naive_matmul(expected);
+                        ops::matmul(context, args);
+                        compare("matmul", args.out, expected.out, tolerance_type(t), Kind::matmul);
+                    }
+    }
+
+    TEST_CASE("a bias that does not fit is refused") {
+        TestContext context;
+        auto args = dense_args(context, {2, 5, 3, 0}, false, true, Added::bias, DType::f32, DType::f32);
+        args.accumulate = true;
+        CHECK_THROWS_AS(ops::matmul(context, args), Error);
+        args.accumulate = false, args.bias = random(context, DType::f32, {4}, 1);
+        CHECK_THROWS_AS(ops::matmul(context, args), Error);
+        args.bias = random(context, DType::bf16, {5}, 1);
+        CHECK_THROWS_AS(ops::matmul(context, args), Error);
+        args = dense_args(context, {2, 5, 0, 0}, false, true, Added::bias, DType::f32, DType::f32);
+        CHECK_THROWS_AS(ops::matmul(context, args), Error);
     }
 
     TEST_CASE("an empty inner dimension gives zeros, or what was there") {
         TestContext context;
         for (DType type : float_types) {
-            const auto args = dense_args(context, {3, 4, 0, 1}, true, false, false, type, type);
+            const auto args = dense_args(context, {3, 4, 0, 1}, true, false, Added::nothing, type, type);
             ops::matmul(context, args);
             CHECK(dot(args.out, args.out) == 0);
-            const auto added = dense_args(context, {3, 4, 0, 1}, true, false, true, type, type);
+            const auto added = dense_args(context, {3, 4, 0, 1}, true, false, Added::out, type, type);
             const Tensor before = convert(context, added.out, type);
             ops::matmul(context, added);
             CHECK(same_bits(added.out, before));
@@ -175,7 +192,7 @@ TEST_SUITE("ops/matmul") {
 
     TEST_CASE("counts floating-point operations") {
         TestContext context;
-        ops::matmul(context, dense_args(context, {3, 5, 7, 0}, false, true, false, DType::f32, DType::f32));
+        ops::matmul(context, dense_args(context, {3, 5, 7, 0}, false, true, Added::nothing, DType::f32, DType::f32));
         CHECK(context.flops == 2 * 3 * 5 * 7);
         const auto args = grouped_args(context, {{3, 0, 17, 1}, 17, 3, 2}, true, DType::f32, DType::f32);
         context.flops = 0;
@@ -258,8 +275,8 @@ TEST_SUITE("ops/matmul") {
         for (bool tb : {false, true}) {
             const auto one = grouped_args(context, c, tb, DType::f64, DType::f64), two = grouped_args(context, c, tb, DType::f64, DType::f64);
             const auto weight_one = weight_args(context, c, tb, DType::f64, DType::f64), weight_two = weight_args(context, c, tb, DType::f64, DType::f64);
-            const auto dense_one = dense_args(context, {130, 257, 300, 0}, tb, tb, tb, DType::f64, DType::f64);
-            const auto dense_two = dense_args(context, {130, 257, 300, 0}, tb, tb, tb, DType::f64, DType::f64);
+            const auto dense_one = dense_args(context, {130, 257, 300, 0}, tb, tb, tb ? Added::out : Added::nothing, DType::f64, DType::f64);
+            const auto dense_two = dense_args(context, {130, 257, 300, 0}, tb, tb, tb ? Added::out : Added::nothing, DType::f64, DType::f64);
             {
                 Threads threads(1);
                 ops::grouped_matmul(context, one), ops::grouped_matmul_weight(context, weight_one), ops::matmul(context, dense_one);
@@ -280,7 +297,7 @@ TEST_SUITE("ops/matmul") {
         for (const Types& t : all_types) {
             const auto first = grouped_args(context, c, true, t.in, t.out);
             const auto weight = weight_args(context, c, false, t.in, t.out);
-            const auto dense = dense_args(context, {130, 257, 300, 0}, false, true, false, t.in, t.out);
+            const auto dense = dense_args(context, {130, 257, 300, 0}, false, true, Added::nothing, t.in, t.out);
             const auto run = [&] { ops::grouped_matmul(context, first), ops::grouped_matmul_weight(context, weight), ops::matmul(context, dense); };
             run();
             const Tensor a = convert(context, first.out, t.out), b = convert(context, whole_stack(weight), t.out), d = convert(context, dense.out, t.out);
@@ -306,9 +323,9 @@ TEST_SUITE("ops/matmul") {
 
     TEST_CASE("wrong shapes and types are refused") {
         TestContext context;
-        auto args = dense_args(context, {3, 4, 5, 0}, false, false, false, DType::f32, DType::f32);
+        auto args = dense_args(context, {3, 4, 5, 0}, false, false, Added::nothing, DType::f32, DType::f32);
         args.transpose_b = true;
         CHECK_THROWS_AS(ops::matmul(context, args), Error);
-        CHECK_THROWS_AS(ops::matmul(context, dense_args(context, {3, 4, 5, 0}, false, false, false, DType::f32, DType::bf16)), Error);
+        CHECK_THROWS_AS(ops::matmul(context, dense_args(context, {3, 4, 5, 0}, false, false, Added::nothing, DType::f32, DType::bf16)), Error);
     }
 }
