@@ -1,35 +1,19 @@
-// Text is taken apart into code points; the C library's C.UTF-8 locale says which are letters and what their lower case is.
+// Text is taken apart into code points.
 #include "eval/text_metrics.hpp"
 
 #include "core/error.hpp"
 #include "data/strings.hpp"
+#include "data/unicode.hpp"
 
 #include <algorithm>
 #include <cstdint>
-#include <locale.h>
 #include <map>
-#include <wctype.h>
 
 namespace flanmoe {
 
 namespace {
 
-locale_t utf8_locale() {
-    static const locale_t locale = [] {
-        const locale_t found = newlocale(LC_CTYPE_MASK, "C.UTF-8", nullptr);
-        if (!found) fail(Exit::missing_input, "this system has no locale C.UTF-8, which texts are lower-cased with; install the C library's locales (libc-bin)");
-        return found;
-    }();
-    return locale;
-}
-
-bool is_letter(char32_t c) { return iswalpha_l(static_cast<wint_t>(c), utf8_locale()) != 0; }
-bool is_word_character(char32_t c) { return c == U'_' || iswalnum_l(static_cast<wint_t>(c), utf8_locale()) != 0; }
-
-bool is_space(char32_t c) {
-    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202f || c == 0x205f || c == 0x3000;
-}
+bool is_word_character(char32_t c) { return c == U'_' || unicode::is_alphanumeric(c); }
 
 bool is_ascii_punctuation(char32_t c) { return (c >= 33 && c <= 47) || (c >= 58 && c <= 64) || (c >= 91 && c <= 96) || (c >= 123 && c <= 126); }
 
@@ -37,17 +21,8 @@ std::u32string lower(const std::u32string& text) {
     std::u32string result;
     result.reserve(text.size());
     for (size_t i = 0; i < text.size(); ++i) {
-        const char32_t c = text[i];
-        if (c < 0x80) {
-            result.push_back(c >= U'A' && c <= U'Z' ? c + 32 : c);
-        } else if (c == 0x130) {  // capital I with a dot: i and the dot
-            result += U"i\u0307";
-        } else if (c == 0x3a3) {  // capital sigma
-            const bool final = i > 0 && is_letter(text[i - 1]) && (i + 1 == text.size() || !is_letter(text[i + 1]));
-            result.push_back(final ? 0x3c2 : 0x3c3);
-        } else {
-            result.push_back(static_cast<char32_t>(towlower_l(static_cast<wint_t>(c), utf8_locale())));
-        }
+        if (text[i] == 0x130) result += U"i\u0307";  // capital I with a dot: i and the dot
+        else result.push_back(unicode::lower_at(text, i));
     }
     return result;
 }
@@ -129,7 +104,7 @@ std::vector<std::string> normalized_words(std::string_view text) {
     std::vector<std::string> words;
     bool inside = false;
     for (const char32_t c : points) {
-        if (is_space(c)) {
+        if (unicode::is_space(c)) {
             inside = false;
             continue;
         }

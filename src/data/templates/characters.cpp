@@ -1,23 +1,16 @@
-// See the header. Letters and their cases are those of the C library's UTF-8 locale, which has the Unicode tables; where Python's full mappings are longer, they are refused.
+// See the header. Letters and their cases are those of data/unicode.hpp; where Python's full mappings are longer, they are refused.
 #include "data/templates/characters.hpp"
 
 #include "core/error.hpp"
 #include "data/readers/reader.hpp"
 #include "data/strings.hpp"
-
-#include <clocale>
-#include <cwctype>
-#include <locale.h>
+#include "data/unicode.hpp"
 
 namespace flanmoe::templates {
 
 namespace {
 
-locale_t unicode() {
-    static const locale_t locale = ::newlocale(LC_CTYPE_MASK, "C.UTF-8", static_cast<locale_t>(nullptr));
-    require(locale != nullptr, "the C library's locale C.UTF-8");
-    return locale;
-}
+using unicode::is_space;
 
 bool among(char32_t c, std::initializer_list<std::pair<char32_t, char32_t>> ranges) {
     for (const auto& [first, last] : ranges)
@@ -36,21 +29,14 @@ bool has_long_upper(char32_t c) {
     throw RecordProblem{fmt::format("changes the case of '{}', whose other case is several letters; there is no rule for that here", text_of(std::u32string(1, c)))};
 }
 
-bool is_space(char32_t c) {
-    return among(c, {{9, 13}, {28, 32}, {0x85, 0x85}, {0xa0, 0xa0}, {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}});
-}
-
-bool is_letter(char32_t c) { return ::iswalpha_l(static_cast<wint_t>(c), unicode()) != 0; }
-char32_t simple_upper(char32_t c) { return static_cast<char32_t>(::towupper_l(static_cast<wint_t>(c), unicode())); }
-char32_t simple_lower(char32_t c) { return static_cast<char32_t>(::towlower_l(static_cast<wint_t>(c), unicode())); }
-bool is_cased(char32_t c) { return c == 0xdf || has_long_upper(c) || simple_upper(c) != c || simple_lower(c) != c; }
+bool is_cased(char32_t c) { return c == 0xdf || has_long_upper(c) || unicode::upper(c) != c || unicode::lower(c) != c; }
 
 void add_upper(char32_t c, std::u32string& out) {
     if (has_long_upper(c)) refuse(c);
     if (c == 0xdf)
         out += U"SS";
     else
-        out += simple_upper(c);
+        out += unicode::upper(c);
 }
 
 // A letter that begins a word: the same, save for those that have a case of their own for that.
@@ -63,11 +49,9 @@ void add_title(char32_t c, std::u32string& out) {
         add_upper(c, out);
 }
 
-// A sigma that ends a word has a form of its own.
 void add_lower(const std::u32string& text, size_t at, std::u32string& out) {
     if (text[at] == 0x130) refuse(text[at]);
-    const bool ends = at > 0 && is_letter(text[at - 1]) && (at + 1 == text.size() || !is_letter(text[at + 1]));
-    out += text[at] == 0x3a3 && ends ? char32_t{0x3c2} : simple_lower(text[at]);
+    out += unicode::lower_at(text, at);
 }
 
 }  // namespace
@@ -80,12 +64,11 @@ std::string text_of(std::u32string_view characters) {
     return text;
 }
 
-char32_t lower_letter(char32_t c) { return c < 0x80 ? static_cast<char32_t>(std::tolower(static_cast<int>(c))) : simple_lower(c); }
+char32_t lower_letter(char32_t c) { return unicode::lower(c); }
 
 bool is_of_word(char32_t c) {
-    if (c < 0x80) return std::isalnum(static_cast<int>(c)) != 0;
     // Combining marks, and the vowel signs and viramas of Indic scripts (not their stops).
-    return ::iswalnum_l(static_cast<wint_t>(c), unicode()) != 0 || among(c, {{0x300, 0x36f}, {0x900, 0x963}, {0x966, 0x96f}, {0x971, 0xdf3}, {0xe30, 0xe4e}});
+    return unicode::is_alphanumeric(c) || among(c, {{0x300, 0x36f}, {0x900, 0x963}, {0x966, 0x96f}, {0x971, 0xdf3}, {0xe30, 0xe4e}});
 }
 
 std::string upper(std::string_view text) {
