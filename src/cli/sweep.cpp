@@ -114,11 +114,6 @@ public:
     Command(const Options& options, Stop& stop) : options_(options), stop_(stop), base_(options.config.load()) {
         std::vector<SweepAxis> axes;
         for (const std::string& axis : options.axes) axes.push_back(parse_axis(axis, base_));
-        std::unique_ptr<FileLock> lock;  // of several processes that begin at once
-        if (std::error_code error; may_hold_sweep(options.run)) {
-            fs::create_directories(options.run, error);
-            lock = hold_table();
-        }
         sweep_ = std::make_unique<Sweep>(options.run, base_, axes, options.extend);
         if (options.cell >= static_cast<int64_t>(sweep_->cells().size()))
             fail(Exit::usage, "--cell {} is not among the {} cells of the sweep, which count from 0", options.cell, sweep_->cells().size());
@@ -146,18 +141,12 @@ public:
             info("stopped{}; the same command goes on from here", stop_.requested() ? " by " + stop_.reason() : "");
             throw CLI::RuntimeError(static_cast<int>(Exit::preempted));
         }
-        for (size_t c = 0; c < results.size(); ++c)
-            if (asked(c) && results[c].state == CellResult::State::failed) throw CLI::RuntimeError(results[c].code);
+        for (size_t c = 0; c < results.size(); ++c)  // a code of 0, of a damaged file, must not pass for success
+            if (asked(c) && results[c].state == CellResult::State::failed) throw CLI::RuntimeError(results[c].code ? results[c].code : static_cast<int>(Exit::internal));
     }
 
 private:
     bool asked(size_t cell) const { return options_.cell < 0 || static_cast<size_t>(options_.cell) == cell; }
-
-    std::unique_ptr<FileLock> hold_table() const {
-        auto lock = std::make_unique<FileLock>(fs::path(options_.run) / "lock");
-        lock->lock();
-        return lock;
-    }
 
     std::vector<std::string> words(size_t cell) const {
         std::vector<std::string> all = {"flanmoe", "train"};
@@ -194,6 +183,8 @@ private:
             return false;
         }
         if (code != 0) write_failure(*sweep_, cell, code, sentence_in(log, begin, code));
+        else if (read_result(*sweep_, cell, base_).state != CellResult::State::done)
+            write_failure(*sweep_, cell, static_cast<int>(Exit::internal), fmt::format("ended without an error before it was done, see {}", log.string()));
         const CellResult now = write_table()[cell];
         info("{}: {}", name, now.state == CellResult::State::failed ? now.message : fmt::format("{} {} at step {}{}", base_.eval.metric, four_places(now.best), now.best_step,
                                                                                                 now.test ? fmt::format(", {} {:.4f}", base_.eval.test_split, *now.test) : ""));
@@ -201,7 +192,7 @@ private:
     }
 
     std::vector<CellResult> write_table() const {
-        const auto lock = hold_table();
+        const auto lock = sweep_->hold();
         std::vector<CellResult> results;
         for (size_t c = 0; c < sweep_->cells().size(); ++c) results.push_back(read_result(*sweep_, c, base_));
         write_file_atomically(sweep_->folder() / "table.txt", table_of(*sweep_, results, base_));
@@ -235,7 +226,8 @@ void add_sweep(CLI::App& program) {
                     "  flanmoe sweep configs/model/switch-base.toml configs/recipe/finetune.toml configs/recipe/finetune/condaqa.toml --run runs/sweep \\\n"
                     "    --set train.start_from=runs/pretrain --set data.tokenizer=vocabulary --set data.folder=data --set eval.test_split=test \\\n"
                     "    --axis optimizer.learning_rate=1e-3,5e-4,1e-4 --axis data.batch_rows=2048,512,128 --axis train.reset_optimizer=false,true\n\n"
-                    "The same command goes on; what is done is not run again, and a failed cell does not end the others; its exit code is the sweep's. Several processes may work at one sweep.");
+                    "The same command goes on; what is done is not run again, and a failed cell does not end the others. Exit code: 0 if no cell has failed, that of the first failed cell otherwise\n"
+                    "(128 and the signal's number if a signal ended it), 75 if the sweep was stopped before all had their turn. Several processes may work at one sweep.");
     command->callback([options] {
         Stop stop(options->max_minutes);
         Command sweep(*options, stop);

@@ -90,6 +90,16 @@ std::string csv_cell(const std::string& text) {
     return quoted + "\"";
 }
 
+// Makes the folder unless it holds something else than a sweep.
+void make_folder(const fs::path& folder) {
+    const auto is_lock = [](const auto& entry) { return entry.path().filename() == "lock"; };
+    const bool free = !fs::exists(folder) || fs::exists(folder / "sweep.json") || (fs::is_directory(folder) && std::all_of(fs::directory_iterator(folder), fs::directory_iterator(), is_lock));
+    if (!free) fail(Exit::cannot_create, "{} is not empty and holds no sweep; name another folder (--run)", folder.string());
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) fail(Exit::cannot_create, "cannot create the folder {}: {}; check the path and its permissions", folder.string(), error.message());
+}
+
 }  // namespace
 
 SweepAxis parse_axis(const std::string& text, const Config& base) {
@@ -104,11 +114,6 @@ SweepAxis parse_axis(const std::string& text, const Config& base) {
         axis.values.push_back(written);
     }
     return axis;
-}
-
-bool may_hold_sweep(const fs::path& folder) {
-    if (!fs::exists(folder) || fs::exists(folder / "sweep.json")) return true;
-    return fs::is_directory(folder) && std::all_of(fs::directory_iterator(folder), fs::directory_iterator(), [](const auto& entry) { return entry.path().filename() == "lock"; });
 }
 
 std::vector<std::string> SweepCell::options() const {
@@ -132,9 +137,8 @@ Sweep::Sweep(fs::path folder, const Config& base, std::vector<SweepAxis> axes, b
             fail(error.code, "cell {}: {}", joined(cell.options(), " "), error.what());
         }
     }
-    std::error_code error;
-    fs::create_directories(folder_, error);
-    if (error) fail(Exit::cannot_create, "cannot create the folder {}: {}; check the path and its permissions", folder_.string(), error.message());
+    make_folder(folder_);
+    const auto alone = hold();
     take_up(base, extend, std::move(wanted));
     Json json;
     for (const SweepAxis& axis : axes_) json["axes"].push_back({{"key", axis.key}, {"values", axis.values}});
@@ -148,11 +152,16 @@ Sweep::Sweep(fs::path folder, const Config& base, std::vector<SweepAxis> axes, b
     write_file_atomically(folder_ / "sweep.json", json.dump(1) + "\n");
 }
 
+std::unique_ptr<FileLock> Sweep::hold() const {
+    auto lock = std::make_unique<FileLock>(folder_ / "lock");
+    lock->lock();
+    return lock;
+}
+
 // The cells that are there, then those that are new.
 void Sweep::take_up(const Config& base, bool extend, std::vector<SweepCell> wanted) {
     const fs::path known = folder_ / "sweep.json", config = folder_ / "config.toml";
     if (!fs::exists(known)) {
-        if (!may_hold_sweep(folder_)) fail(Exit::cannot_create, "{} is not empty and holds no sweep; name another folder (--run)", folder_.string());
         cells_ = std::move(wanted);
         return;
     }

@@ -8,8 +8,10 @@
 #pragma once
 
 #include "config/config.hpp"
+#include "core/file_lock.hpp"
 
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -31,18 +33,17 @@ struct SweepCell {
     std::vector<std::string> options() const;
 };
 
-/// Whether a folder holds a sweep, or nothing yet.
-bool may_hold_sweep(const std::filesystem::path& folder);
-
 class Sweep {
 public:
-    /// Opens the sweep in a folder, or makes it. Every cell's config is validated. Exit::usage if the folder's sweep is of another config (its keys are named) or of other axes, or lacks
+    /// Opens the sweep in a folder, or makes it, one process at a time. Every cell's config is validated. Exit::cannot_create if the folder holds something else or cannot be made; Exit::usage if the folder's sweep is of another config (its keys are named) or of other axes, or lacks
     /// cells of this grid, unless `extend` adds them; cells that are there already stay.
     Sweep(std::filesystem::path folder, const Config& base, std::vector<SweepAxis> axes, bool extend);
 
     const std::vector<SweepAxis>& axes() const { return axes_; }
     const std::vector<SweepCell>& cells() const { return cells_; }
     const std::filesystem::path& folder() const { return folder_; }
+    /// Waits until no other process writes sweep.json or the tables, and keeps others from it.
+    std::unique_ptr<FileLock> hold() const;
     std::filesystem::path run(size_t cell) const { return folder_ / std::to_string(cell); }
     std::filesystem::path beside(size_t cell, const char* what) const { return folder_ / (std::to_string(cell) + what); }
 

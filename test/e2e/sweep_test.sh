@@ -71,6 +71,25 @@ grep -q '^0,.*,done,' failing/table.csv && grep -q '^1,.*,failed,' failing/table
 expect 66 'cell 1 .* failed before: .*--retry tries it again' "$FLANMOE" sweep "${base[@]}" --axis 'data.validation=["toy/instruct/valid"],["nowhere"]' --run failing
 cp -r toy/instruct/valid nowhere
 expect 0 '^ +1 .* done ' "$FLANMOE" sweep "${base[@]}" --axis 'data.validation=["toy/instruct/valid"],["nowhere"]' --run failing --retry
+expect 0 ' 0 .* done ' "$FLANMOE" sweep "${base[@]}" --axis 'data.validation=["toy/instruct/valid"],["nowhere"]' --run failing --cell 0
+
+# The exit code is that of the first cell that failed, whatever ended it and whatever its file says; of one cell that is asked for, its own.
+failing=(--axis 'data.validation=["missing"],["model.toml"],["toy/instruct/valid"]')
+expect 66 ' 2 .* done ' "$FLANMOE" sweep "${base[@]}" "${failing[@]}" --run codes
+[ "$(grep -c ',failed,' codes/table.csv)" = 2 ] && grep -q '"code":65' codes/1.failed.json || fault 'two cells fail, each in its way' codes/table.csv
+expect 65 ' 1 .* failed ' "$FLANMOE" sweep "${base[@]}" "${failing[@]}" --run codes --cell 1
+expect 0 ' 2 .* done ' "$FLANMOE" sweep "${base[@]}" "${failing[@]}" --run codes --cell 2
+echo '{}' > codes/0.failed.json
+expect 70 ' 0 .* failed ' "$FLANMOE" sweep "${base[@]}" "${failing[@]}" --run codes
+"$FLANMOE" sweep "${base[@]}" --set train.steps=1000000 --set train.save_every=0 --set eval.every=100000 --axis train.seed=1 --run killed > killed.log 2>&1 < /dev/null &
+job=$!
+for ((i = 0; i < 3000; i++)); do
+    victim=$(pgrep -P $job) && [ -s killed/0/metrics.jsonl ] && break
+    sleep 0.02
+done
+kill -KILL $victim
+wait $job
+[ $? = 137 ] && grep -q ',failed,.*ended by signal 9' killed/table.csv || fault 'a cell that is killed' killed.log
 
 # Two processes share the cells; one cell of an array of jobs; the lines of options for the batch script are the same cells.
 sweep shared > one.log &
