@@ -18,7 +18,7 @@ namespace {
 
 struct Arguments {
     DataConfig data;
-    std::string tokenizer, report;
+    std::string tokenizer;
     int64_t steps = 0, count = 0, measured_rows = 200;
 };
 
@@ -130,11 +130,9 @@ void print_overlaps(const Overlaps& overlaps) {
 void show(const Arguments& a) {
     const auto tokenizer = Tokenizer::load(a.tokenizer);
     const DataConfig config = resolve_data_config(a.data, *tokenizer);
-    const OpenMixture mixture = open_mixture(config.mixture, config, *tokenizer, true);
-    if (!a.report.empty()) {
-        if (mixture.file.held_out.tasks.empty()) fail(Exit::usage, "--held-out-report {}: {} holds nothing out; add [held_out] with tasks", a.report, config.mixture);
-        write_file_atomically(a.report, mixture.overlaps.json());
-    }
+    const OpenMixture mixture = open_mixture(config, *tokenizer, true);
+    if (!config.held_out_report.empty() && mixture.file.held_out.tasks.empty())
+        fail(Exit::usage, "--held-out-report {}: {} holds nothing out; add [held_out] with tasks", config.held_out_report, config.mixture);
     int64_t cached = 0, made = 0;
     double made_seconds = 0;
     SourceCounts counts;
@@ -190,7 +188,7 @@ void add_data_mixture(CLI::App& data_command) {
     command->add_option("--decoder-length", a->data.decoder_length, "Tokens of targets")->capture_default_str();
     command->add_option("--batch-rows", a->data.batch_rows, "Rows of a step")->capture_default_str();
     command->add_option("--steps", a->steps, "Also print how often each task is gone through in so many steps");
-    command->add_option("--held-out-report", a->report, "Write which held-out items the mixture holds (JSON), for flanmoe eval --held-out");
+    command->add_option("--held-out-report", a->data.held_out_report, "Write which held-out items the mixture holds (JSON), for flanmoe eval --held-out; also where the policy refuses them");
     command->add_option("--rows", a->measured_rows, "Make so many packed rows to measure what one holds, and the speed")->check(CLI::PositiveNumber)->capture_default_str();
     command->add_option("--count", a->count, "Print so many examples");
     command->add_option("--seed", a->data.seed, "Of the stream")->capture_default_str();

@@ -58,6 +58,7 @@ struct DataConfig {
 
     bool validates() const { return !validation.empty() || !validation_mixture.empty() || !validation_split.empty(); }
 
+    std::string held_out_report;    ///< file that open_mixture() writes what is found of held-out items into; a matter of the caller, no option of `[data]`
     bool encoder_decoder = true;    ///< follows the model; not an option of `[data]`
     bool bidirectional_prefix = false;  ///< follows the model, too: decoder-only rows mark their inputs as a prefix
     int64_t pad_id = 0, eos_id = 1, decoder_start_id = 0;  ///< follow the model; not options of `[data]`

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "data/data_config.hpp"
+#include "data/readers/reader.hpp"
 #include "data/tokenizer.hpp"
 
 #include <cstdint>
@@ -31,6 +32,13 @@ struct SourceCounts {
     int64_t held_out = 0;           ///< left out because they hold an item that is held out
     int64_t narrowed = 0;           ///< of the examples: not asked in some ways, because those are too long (rule `drop`)
     SourceCounts& operator+=(const SourceCounts& other);
+};
+
+/// What became of the records of a mixture's task.
+struct TaskReading {
+    std::string task;
+    ReadCounts counts;
+    int64_t unasked = 0;  ///< of those that were read: no template asks or answers anything
 };
 
 class ExampleSource {

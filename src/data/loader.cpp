@@ -199,7 +199,7 @@ DataStatistics Loader::statistics() const {
     const int64_t epoch_size = s.stream->epoch_size();
     return {s.given.counts, s.stream->source_counts(),
             static_cast<double>(s.given.epoch) + static_cast<double>(s.given.position) / static_cast<double>(epoch_size), epoch_size,
-            s.stream->tasks()};
+            s.stream->tasks(), s.stream->read()};
 }
 
 const DataConfig& Loader::config() const { return state_->config; }
@@ -222,7 +222,7 @@ std::vector<Batch> validation_batches(const DataConfig& config, const Tokenizer&
     }
     if (batches.empty() && resolved.validation_batches > 0)
         fail(Exit::bad_data, "no part of the validation data is long enough for an example; give more text");
-    if (statistics) *statistics = {stream.counts(), stream.source_counts(), 1.0, stream.epoch_size(), stream.tasks()};
+    if (statistics) *statistics = {stream.counts(), stream.source_counts(), 1.0, stream.epoch_size(), stream.tasks(), stream.read()};
     return batches;
 }
 

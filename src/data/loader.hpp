@@ -51,6 +51,7 @@ struct DataStatistics {
     double epoch = 0;      ///< passes over the mixture, with fraction
     int64_t epoch_examples = 0;
     std::vector<std::string> tasks;  ///< instruct: names of the task files that are read
+    std::vector<TaskReading> read;   ///< of a mixture
 };
 
 class Loader {

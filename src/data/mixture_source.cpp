@@ -2,6 +2,7 @@
 #include "data/mixture_source.hpp"
 
 #include "core/error.hpp"
+#include "core/file.hpp"
 #include "core/log.hpp"
 #include "core/random.hpp"
 
@@ -15,8 +16,10 @@ namespace {
 
 uint64_t combine(uint64_t hash, uint64_t value) { return XXH3_64bits_withSeed(&value, sizeof value, hash); }
 
-Overlaps checked_overlaps(const MixtureFile& file, const std::string& path, const std::string& cache) {
+// What the mixture holds of what is held out: written into `report` ("" = nowhere) before the policy speaks.
+Overlaps checked_overlaps(const MixtureFile& file, const std::string& path, const std::string& cache, const std::string& report) {
     Overlaps overlaps = cached_overlaps(file, cache);
+    if (!report.empty()) write_file_atomically(report, overlaps.json());
     if (!overlaps.missing.empty())
         warn("{}: {} files of held-out tasks are not there and were not compared, {} among them; get them, or take their tasks out of [held_out]", path, overlaps.missing.size(), overlaps.missing[0]);
     if (overlaps.pairs.empty()) return overlaps;
@@ -162,11 +165,11 @@ bool MixtureSource::get(int64_t pass, int64_t slot, Example& example) const {
     return true;
 }
 
-OpenMixture open_mixture(const std::string& path, const DataConfig& config, const Tokenizer& tokenizer, bool training) {
-    MixtureChoice choice = training ? training_choice(config) : validation_choice(config);
-    choice.path = path;
+OpenMixture open_mixture(const DataConfig& config, const Tokenizer& tokenizer, bool training) {
+    const MixtureChoice choice = training ? training_choice(config) : validation_choice(config);
+    const std::string path = choice.path.string();
     OpenMixture open{load_mixture(choice), {}, {}, {}};
-    if (!open.file.held_out.tasks.empty()) open.overlaps = checked_overlaps(open.file, path, config.cache);
+    if (!open.file.held_out.tasks.empty()) open.overlaps = checked_overlaps(open.file, path, config.cache, training ? config.held_out_report : "");
     const bool drop = open.file.held_out.policy == HeldOut::Policy::drop && !open.overlaps.records.empty();
     std::vector<int64_t> sizes;
     for (const MixtureTask& task : open.file.tasks) {
@@ -181,18 +184,28 @@ OpenMixture open_mixture(const std::string& path, const DataConfig& config, cons
     return open;
 }
 
-std::vector<TaskExample> mixture_examples(const MixtureChoice& choice) {
+std::vector<TaskExample> mixture_examples(const MixtureChoice& choice, std::vector<TaskReading>* read) {
     std::vector<TaskExample> all;
-    for (const MixtureTask& task : load_mixture(choice).tasks)
-        for (const Record& record : task.task->read(task.split))
-            for (size_t t = 0; t < task.task->templates.size(); ++t) {
-                if (task.task->templates[t].inverted) continue;
-                if (auto example = task.task->render(record, t, true)) {
-                    all.push_back(std::move(*example));
-                    break;
-                }
-            }
+    for (const MixtureTask& task : load_mixture(choice).tasks) {
+        TaskReading reading{task.task->name, {}, 0};
+        for (const Record& record : task.task->read(task.split, &reading.counts)) {
+            const size_t before = all.size();
+            for (size_t t = 0; t < task.task->templates.size() && all.size() == before; ++t)
+                if (!task.task->templates[t].inverted)
+                    if (auto example = task.task->render(record, t, true)) all.push_back(std::move(*example));
+            reading.unasked += all.size() == before;
+        }
+        if (read) read->push_back(std::move(reading));
+    }
     return all;
+}
+
+void report_losses(const char* key, const std::vector<TaskReading>& read) {
+    for (const TaskReading& task : read) {
+        const std::string losses = task.counts.losses();
+        if (task.counts.malformed || task.counts.unknown_ids) warn("{}: task {}: {}", key, task.task, losses);
+        else if (!losses.empty()) info("{}: task {}: {}", key, task.task, losses);
+    }
 }
 
 }  // namespace flanmoe

@@ -62,11 +62,15 @@ struct OpenMixture {
     std::vector<double> rates;
 };
 
-/// Opens all tasks of a mixture, of those that the config chooses for training or for validation. Items that are held out are looked for, and warned of, left out or refused (Exit::bad_data), as its policy says. Exit::bad_data for a task without an example; the errors of load_mixture() and Task::read().
-OpenMixture open_mixture(const std::string& path, const DataConfig& config, const Tokenizer& tokenizer, bool training);
+/// Opens all tasks of the mixture that the config names for training or for validation, of those that it chooses. Items that are held out are looked for, and warned of, left out or refused
+/// (Exit::bad_data), as its policy says; of training, config.held_out_report gets what was found before that. Exit::bad_data for a task without an example; the errors of load_mixture() and
+/// Task::read().
+OpenMixture open_mixture(const DataConfig& config, const Tokenizer& tokenizer, bool training);
 
 /// The examples of a mixture's tasks as texts, each record asked by its first template that is not inverted and has something to ask, with options: what
-/// validation generates answers to.
-std::vector<TaskExample> mixture_examples(const MixtureChoice& choice);
+/// validation generates answers to. `read`: what became of the tasks' records.
+std::vector<TaskExample> mixture_examples(const MixtureChoice& choice, std::vector<TaskReading>* read = nullptr);
+/// Says of each task whose records were not all read how many were not, and why; `key` begins the line.
+void report_losses(const char* key, const std::vector<TaskReading>& read);
 
 }  // namespace flanmoe

@@ -82,9 +82,8 @@ Batch make_batch(const std::vector<Row>& rows, size_t first, size_t count, int64
 
 RowStream::RowStream(const std::vector<std::string>& paths, const DataConfig& config, const Tokenizer& tokenizer, bool training)
     : config_(config), packing_(config.packing && config.objective == Objective::instruct) {
-    const std::string mixture = (training ? training_choice(config_) : validation_choice(config_)).path.string();
-    if (!mixture.empty())
-        open_tasks(open_mixture(mixture, config_, tokenizer, training), training);
+    if (!(training ? training_choice(config_) : validation_choice(config_)).path.empty())
+        open_tasks(open_mixture(config_, tokenizer, training), training);
     else
         open_paths(paths, tokenizer, training);
     add_settings_to_hash();
@@ -126,6 +125,7 @@ void RowStream::open_tasks(const OpenMixture& mixture, bool training) {
     std::vector<int64_t> sizes;
     for (const auto& source : mixture.sources) {
         tasks_.push_back(source->task().task->name);
+        read_.push_back({tasks_.back(), source->tokens().counts(), source->counts().unasked});
         sizes.push_back(source->size());
         add(source);
     }

@@ -66,6 +66,7 @@ public:
     RowCounts& counts() { return counts_; }
     const SourceCounts& source_counts() const { return source_counts_; }
     const std::vector<std::string>& tasks() const { return tasks_; }  ///< names of the task files that are read; none unless instruct
+    const std::vector<TaskReading>& read() const { return read_; }    ///< what became of the records of a mixture's tasks
     uint64_t hash() const { return hash_; }
 
 private:
@@ -86,6 +87,7 @@ private:
     RowCounts counts_;
     SourceCounts source_counts_;
     std::vector<std::string> tasks_;
+    std::vector<TaskReading> read_;
     uint64_t hash_ = 0;
 };
 

@@ -7,6 +7,7 @@
 #include "comm/device_ranks.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
+#include "data/mixture_source.hpp"
 #include "data/text_files.hpp"
 #include "model/flops.hpp"
 #include "optim/freezing.hpp"
@@ -42,7 +43,8 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const Config& config) {
 }
 
 // What the data holds, and what of it is cut, dropped or skipped: none of that is silent.
-void report_data(const char* key, const SourceCounts& found, int64_t slots, const DataConfig& config) {
+void report_data(const char* key, const DataStatistics& data, const DataConfig& config) {
+    const auto& [given, found, epoch, slots, tasks, read] = data;
     info("{}: {} tokens, {} an epoch", key, found.tokens, fmt::format("{} {}", slots, found.examples > 0 ? "examples" : "windows"));
     const char* lost = config.truncation == Truncation::keep_end ? "start" : "end";
     const char* room = config.encoder_decoder ? "data.encoder_length" : "what data.decoder_length leaves beside their targets";
@@ -52,7 +54,8 @@ void report_data(const char* key, const SourceCounts& found, int64_t slots, cons
     if (found.narrowed) warn("{}: {} of {} examples are too long in some ways of asking and are asked in the others (data.truncation)", key, found.narrowed, found.examples);
     if (found.unasked) warn("{}: {} records have nothing to ask or to answer and are left out", key, found.unasked);
     if (found.held_out) warn("{}: {} records hold items that are held out and are left out", key, found.held_out);
-    if (found.malformed) warn("{}: {} malformed lines are skipped (data.malformed)", key, found.malformed);
+    if (found.malformed && read.empty()) warn("{}: {} malformed lines are skipped (data.malformed)", key, found.malformed);
+    report_losses(key, read);
 }
 
 // Refuses what cannot be trained or does not fit into memory, before anything is read.
@@ -181,17 +184,19 @@ void Trainer::State::open_data() {
     if ((config.model.encoder_routing.balance_bias || config.model.decoder_routing.balance_bias) && config.train.balance_loss > 0)
         warn("moe.balance_bias balances without a loss, but train.balance_loss is {}; set it to 0 unless both are meant", config.train.balance_loss);
     const Share share = share_of(config, mesh);
-    loader = std::make_unique<Loader>(config.data, tokenizer, share);
+    DataConfig opened = config.data;
+    if (leader()) opened.held_out_report = run / "held-out.json";
+    loader = std::make_unique<Loader>(opened, tokenizer, share);
     Config with_lengths = config;  // what the objective leads to, where the config leaves it open
     with_lengths.data = loader->config();
     validate(with_lengths);
     DataStatistics data = loader->statistics();
-    report_data("data.train", data.sources, data.epoch_examples, loader->config());
+    report_data("data.train", data, loader->config());
     if (config.data.tasks > 0) info("data.train: {} tasks (data.tasks_seed = {}): {}", data.tasks.size(), config.data.tasks_seed, joined(data.tasks, ", "));
     if (leader() && !data.tasks.empty()) write_file_atomically(run / "tasks.txt", joined(data.tasks, "\n") + "\n");
     if (config.data.validates()) {
         validation = validation_batches(config.data, *tokenizer, &data, share);
-        report_data("data.validation", data.sources, data.epoch_examples, loader->config());
+        report_data("data.validation", data, loader->config());
     }
     tokenizer_files = files_of(*tokenizer);
 }

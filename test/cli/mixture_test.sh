@@ -29,6 +29,8 @@ expect 0 'sums +60 .* 60 \+ 0$' "$FLANMOE" eval --suite sums.toml --split valida
 expect 0 'sums +60 .* 0 \+ 0$' "$FLANMOE" eval --suite sums.toml --split validation --data . --answers answers.jsonl --per-task --held-out clean.json
 expect 0 '"held_out": *\{' "$FLANMOE" eval --suite sums.toml --split validation --data . --answers answers.jsonl --json --held-out clean.json
 refuse 65 'answers.jsonl is no report of a search for held-out items' "$FLANMOE" eval --suite sums.toml --split validation --data . --answers answers.jsonl --held-out answers.jsonl
+refuse 65 '60 records of the mixture hold items' "$FLANMOE" data mixture planted.toml --tokenizer "$vocabulary" --held-out-report planted.json
+cmp -s planted.json warned.json || fault 'what is refused is not reported'
 refuse 64 'mixture.toml holds nothing out' "$FLANMOE" data mixture mixture.toml --tokenizer "$vocabulary" --held-out-report none.json
 
 # Training on it: the same losses after a stop, from the cache and without one; tasks.txt names the tasks; the mixture is part of what a run is.
@@ -42,6 +44,25 @@ losses() { grep -o '"step":[0-9]*\|"loss":[0-9.e+-]*' "$1/metrics.jsonl"; }
 expect 0 '^next$' cat whole/tasks.txt
 refuse 64 'data.mixture and data.train are both set' "$FLANMOE" train mixed.toml --run other --set 'data.train=["sums.jsonl"]'
 refuse 64 'a mixture of tasks is for data.objective' "$FLANMOE" train mixed.toml --run other --set data.objective=prefix_lm
+
+# A run tells what of its mixture is held out, and keeps the report, also of what it refuses.
+for name in clean warned planted; do train mixed.toml "run-$name" --set data.mixture=$name.toml --set train.steps=6; done
+grep -q '^flanmoe: 60 records of the mixture hold items that are held out' run-planted.log || fault 'a run trains on what is refused' run-planted.log
+[ -s clean.json ] && cmp -s run-clean/held-out.json clean.json && cmp -s run-warned/held-out.json warned.json && cmp -s run-planted/held-out.json warned.json || fault 'reports in run directories' run-clean.log
+[ ! -e whole/held-out.json ] || fault 'a report where nothing is held out'
+
+# A run tells once what was not read of its tasks, from the files and from the cache.
+for i in $(seq 8); do printf '{"id": %d, "q": "what is %d", "a": "%d"}\n' "$i" "$i" "$i"; done | sed '3s/.*/{"id": 3,/' > odd.jsonl
+echo '[1, 2, 3, 4, 5, 77, 99]' > ids.json
+printf 'name = "odd"\nreader = "jsonl"\nmalformed = "skip"\n[files]\ntrain = ["odd.jsonl"]\nvalidation = ["odd.jsonl"]\n[only]\ntrain = "ids.json"\n[[template]]\ninputs = "{{ q }}"\ntargets = "{{ a }}"\n' > odd.toml
+for cache in cache cache ''; do
+    rm -rf odd odd.log
+    train mixed.toml odd --set data.mixture=odd.toml --set data.validation_mixture= --set data.validation_split=validation --set train.steps=6 --set data.cache=$cache
+    [ "$(grep -c 'data.train: task odd: 1 malformed, skipped (malformed = "skip"; the first: odd.jsonl:3 .*), 3 not chosen (by the task.s only, except and portion), 3 ids of its lists unknown (.*ids.json' odd.log)" = 1 ] &&
+        [ "$(grep 'data.validation: task odd: 1 malformed, skipped' odd.log | grep -vc 'not chosen')" = 1 ] || fault 'what was not read' odd.log
+done
+train mixed.toml asked --set data.mixture=next.toml --set data.validation_mixture= --set data.validation_split=validation --set train.steps=6 --set eval.samples=2 --set eval.metric=exact_match
+! grep -q 'data.train: task' asked.log || fault 'losses where there are none' asked.log
 
 if [ -d "$data" ]; then
     expect 0 '^muffin +6 +7,850 +52.000000$' "$FLANMOE" data mixture "$ROOT/configs/mixture/flan-a.toml" --data "$data" --tokenizer "$vocabulary" --tasks 0 --cache cache

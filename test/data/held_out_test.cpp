@@ -38,12 +38,13 @@ struct World {
                                                                       ".jsonl\"\n[[template]]\ninputs = \"Q: {{ question }}\"\ntargets = \"{{ answer }}\"\n");
         write_bytes(folder / "mixture.toml", "tasks = \"train.toml\"\n[held_out]\ntasks = \"test.toml\"\npolicy = \"" + policy + "\"\n");
         config.objective = Objective::instruct;
+        config.mixture = (folder / "mixture.toml").string();
         config.folder = folder.path().string();
         config.encoder_length = 512;
         config.decoder_length = 128;
     }
     MixtureFile load() const { return load_mixture({.path = folder / "mixture.toml", .folder = folder.path()}); }
-    OpenMixture open() const { return open_mixture((folder / "mixture.toml").string(), resolve_data_config(config, *tokenizer), *tokenizer, true); }
+    OpenMixture open() const { return open_mixture(resolve_data_config(config, *tokenizer), *tokenizer, true); }
 };
 
 /// A training file with four copies of every item of the tasks, in other words around it: as it is, in capitals, spaced otherwise, with other punctuation; all are found, and all items

@@ -48,7 +48,7 @@ struct World {
         config.mixture = (folder / "mixture.toml").string();
         write_bytes(config.mixture, text);
     }
-    OpenMixture open() const { return open_mixture(config.mixture, resolve_data_config(config, *tokenizer), *tokenizer, true); }
+    OpenMixture open() const { return open_mixture(resolve_data_config(config, *tokenizer), *tokenizer, true); }
     MixtureFile load() const { return load_mixture(training_choice(config)); }
     std::string refusal(const std::string& text) {
         mixture(text);

@@ -65,6 +65,17 @@ void ReadCounts::add_malformed(const std::string& problem) {
     if (problems.size() < most_named) problems.push_back(problem);
 }
 
+std::string ReadCounts::losses() const {
+    std::string text;
+    const auto add = [&](int64_t count, const std::string& what) {
+        if (count > 0) text += fmt::format("{}{} {}", text.empty() ? "" : ", ", count, what);
+    };
+    add(malformed, problems.empty() ? "malformed, skipped" : fmt::format("malformed, skipped (malformed = \"skip\"; the first: {})", problems.front()));
+    add(not_chosen, "not chosen (by the task's only, except and portion)");
+    add(unknown_ids, fmt::format("ids of its lists unknown{}", problems.empty() ? "" : fmt::format(" ({})", problems.back())));
+    return text;
+}
+
 std::string Record::place() const { return place_of(file, number, by_line); }
 
 std::string SourceFile::stem() const {

@@ -52,6 +52,8 @@ struct ReadCounts {
     std::vector<std::string> problems;  ///< place and reason of the first of those malformed, and of lists with unknown ids
 
     void add_malformed(const std::string& problem);
+    /// What was not read and why, in words; empty if everything was.
+    std::string losses() const;
 };
 
 enum class Layout : uint8_t {
