@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <memory>
 
 namespace flanmoe::cli {
@@ -33,40 +34,46 @@ struct Arguments {
 
 std::string percent(const std::optional<double>& share) { return share ? fmt::format("{:.1f}", 100 * *share) : "-"; }
 
-// Of correlations and groups a table tells where all of its tasks have them.
-struct Further {
+// A column of figures, alike for a task and for the mean over tasks.
+struct Column {
     const char* name;
-    std::optional<double> TaskResult::* value;
+    std::function<std::optional<double>(const TaskResult&)> value;
+    std::string (*text)(const std::optional<double>&);
+    bool only_if_all = false;  ///< left out unless all tasks have the value
 };
-std::vector<Further> further_columns(const std::vector<TaskResult>& tasks) {
-    std::vector<Further> columns;
-    for (const Further& column : {Further{"Pearson", &TaskResult::pearson}, {"Spearman", &TaskResult::spearman}, {"consistent", &TaskResult::consistency}})
-        if (std::all_of(tasks.begin(), tasks.end(), [&](const TaskResult& t) { return (t.*column.value).has_value(); })) columns.push_back(column);
+
+std::vector<Column> columns_of(const std::vector<TaskResult>& tasks) {
+    std::vector<Column> columns = {{"loss", &TaskResult::loss, four_places},
+                                   {"exact match", &TaskResult::exact_match, percent},
+                                   {"F1", &TaskResult::f1, percent},
+                                   {"ROUGE-L", &TaskResult::rouge_l, percent},
+                                   {"accuracy", &TaskResult::accuracy, percent},
+                                   {"by length", &TaskResult::accuracy_by_length, percent},
+                                   {"majority", &TaskResult::majority, percent},
+                                   {"Pearson", &TaskResult::pearson, percent, true},
+                                   {"Spearman", &TaskResult::spearman, percent, true},
+                                   {"F1a", &TaskResult::f1a, percent, true},
+                                   {"consistent", &TaskResult::consistency, percent, true}};
+    std::erase_if(columns, [&](const Column& c) { return c.only_if_all && !std::all_of(tasks.begin(), tasks.end(), [&](const TaskResult& t) { return c.value(t).has_value(); }); });
     return columns;
 }
 
 std::string table_of(const std::vector<TaskResult>& tasks) {
-    std::vector<std::pair<std::string, Align>> columns = {{"task", Align::left}, {"examples", Align::right}, {"loss", Align::right}, {"exact match", Align::right}, {"F1", Align::right},
-                                                          {"ROUGE-L", Align::right}, {"accuracy", Align::right}, {"by length", Align::right}, {"majority", Align::right}};
-    const std::vector<Further> further = further_columns(tasks);
-    for (const Further& column : further) columns.emplace_back(column.name, Align::right);
-    Table table(columns);
-    double majority = 0;
+    const std::vector<Column> columns = columns_of(tasks);
+    std::vector<std::pair<std::string, Align>> heads = {{"task", Align::left}, {"examples", Align::right}};
+    for (const Column& column : columns) heads.emplace_back(column.name, Align::right);
+    Table table(heads);
+    const auto add = [&](const std::string& name, int64_t examples, auto&& value) {
+        std::vector<std::string> cells = {name, thousands(examples)};
+        for (const Column& column : columns) cells.push_back(column.text(value(column)));
+        table.add(cells);
+    };
     int64_t examples = 0;
     for (const TaskResult& t : tasks) {
-        std::vector<std::string> cells = {t.name, thousands(static_cast<int64_t>(t.examples.size())), four_places(t.loss), percent(t.exact_match), percent(t.f1), percent(t.rouge_l),
-                                          percent(t.accuracy), percent(t.accuracy_by_length), percent(t.majority)};
-        for (const Further& column : further) cells.push_back(percent(t.*column.value));
-        table.add(cells);
-        majority += t.majority / static_cast<double>(tasks.size());
+        add(t.name, static_cast<int64_t>(t.examples.size()), [&](const Column& column) { return column.value(t); });
         examples += static_cast<int64_t>(t.examples.size());
     }
-    const auto mean = [&](std::optional<double> TaskResult::* value) { return mean_over_tasks(tasks, value); };
-    std::vector<std::string> cells = {fmt::format("mean of {} task{}", tasks.size(), tasks.size() == 1 ? "" : "s"), thousands(examples), four_places(mean(&TaskResult::loss)),
-                                      percent(mean(&TaskResult::exact_match)), percent(mean(&TaskResult::f1)), percent(mean(&TaskResult::rouge_l)), percent(mean(&TaskResult::accuracy)),
-                                      percent(mean(&TaskResult::accuracy_by_length)), percent(majority)};
-    for (const Further& column : further) cells.push_back(percent(mean(column.value)));
-    table.add(cells);
+    add(fmt::format("mean of {} task{}", tasks.size(), tasks.size() == 1 ? "" : "s"), examples, [&](const Column& column) { return mean_over_tasks(tasks, column.value); });
     return table.text();
 }
 

@@ -47,8 +47,8 @@ AnswerMetrics answers_to_validation(const Config& config) {
     const MixtureChoice mixture = validation_choice(config.data);
     std::vector<TaskExample> all = mixture.path.empty() ? read_examples(config.data.validation, example_keys(config.data), config.data.malformed) : mixture_examples(mixture);
     const size_t wanted = std::min(all.size(), static_cast<size_t>(config.eval.samples));
-    if (config.eval.metric == "consistency" && wanted < all.size())
-        fail(Exit::usage, "eval.metric = \"consistency\" is of whole groups, so all {} validation examples must be answered, not {}; set eval.samples to {}", all.size(), wanted, all.size());
+    if ((config.eval.metric == "consistency" || config.eval.metric == "f1a") && wanted < all.size())
+        fail(Exit::usage, "eval.metric = \"{}\" is of whole groups, so all {} validation examples must be answered, not {}; set eval.samples to {}", config.eval.metric, all.size(), wanted, all.size());
     std::vector<TaskExample> examples;
     for (size_t i = 0; i < wanted; ++i) {
         examples.push_back(std::move(all[i * all.size() / wanted]));
@@ -62,7 +62,12 @@ AnswerMetrics answers_to_test(const Config& config) {
     if (config.eval.test_split.empty()) return {};
     MixtureChoice test = training_choice(config.data);
     test.split = config.eval.test_split, test.count = 0;
-    return answers_to(config, mixture_examples(test));
+    std::vector<TaskReading> read;
+    const std::vector<TaskExample> examples = mixture_examples(test, &read);
+    report_losses("eval.test_split", read);
+    for (const TaskReading& task : read)
+        if (task.unasked) warn("eval.test_split: task {}: {} records have nothing to ask or to answer and are left out", task.task, task.unasked);
+    return answers_to(config, examples);
 }
 
 /// What the process keeps from before the config is read to its end.

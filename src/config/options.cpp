@@ -271,7 +271,7 @@ void add_optimizer(std::vector<Option>& rows) {
 void add_eval(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
         changeable({"eval.every", eval<&E::every>, at_least(0), no_names, "steps between validations; 0: only at the end"}),
-        {"eval.metric", eval<&E::metric>, any, {"loss", "accuracy", "exact_match", "f1", "macro_f1", "rouge_l", "pearson", "spearman", "consistency"},
+        {"eval.metric", eval<&E::metric>, any, {"loss", "accuracy", "exact_match", "f1", "macro_f1", "f1a", "rouge_l", "pearson", "spearman", "consistency"},
          "what best and early stopping mean; all but loss are of eval.samples answers (src/eval/task_metrics.hpp)"},
         {"eval.samples", eval<&E::samples>, at_least(0), no_names, "validation examples that are answered, evenly chosen; 0: none"},
         changeable({"eval.patience", eval<&E::patience>, at_least(0), no_names, "validations without improvement that end the run; 0: no early stopping"}),

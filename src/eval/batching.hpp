@@ -22,7 +22,11 @@ struct BatchLimits {
 /// Of a row: tokens of its input; if targets of it are scored, how many share the row, the longest one's tokens and those of all.
 struct InputLengths {
     int64_t input = 0, targets = 0, target = 0, target_tokens = 0;
+    bool copied = false;  ///< every target has a copy of its input's keys and values (most_copies())
 };
+
+/// How many sequences of so many tokens may have keys and values of their own in one batch: 8 times the limit in tokens, but one at least.
+int64_t most_copies(const BatchLimits& limits, int64_t tokens);
 
 /// Positions that batches have computed, and those of them that hold a token.
 struct BatchSlots {
@@ -43,8 +47,12 @@ std::vector<std::vector<size_t>> batches_by_length(std::span<const InputLengths>
 /// training lays them out (a prefix if the model sees its inputs in both directions).
 Batch input_batch(const ModelConfig& config, std::span<const Tokens* const> inputs);
 /// The same with targets (end mark included) to be scored, equally many an input: all of input 0 come first. On the decoder side they are shifted right, and share what the encoder and
-/// the projections of cross-attention make of their input; routing knows them as rows of their own, so each gets what it would get alone. Decoder-only, a target stands behind its input:
-/// one an input, since experts' capacity counts the tokens of a row, and a prefix that is shared would be routed otherwise than in front of each.
+/// the projections of cross-attention make of their input; routing knows them as rows of their own, so each gets what it would get alone. Decoder-only, a target stands behind its input, one an input.
 Batch scoring_batch(const ModelConfig& config, std::span<const Tokens* const> inputs, std::span<const Tokens* const> targets);
+/// Decoder-only, what continues the prompts of input_batch(): equally many targets an input, each row beginning with its prompt's last token (continuation_nll() in model/decoding.hpp).
+Batch continuation_batch(const ModelConfig& config, std::span<const Tokens* const> inputs, std::span<const Tokens* const> targets);
+/// Whether targets of one input may share what the model computes of it, with the result of each alone. Not decoder-only if experts have limits or choose their tokens: a limit counts all
+/// tokens of a row, so that a target decides with its length which of the prompt's tokens are dropped.
+bool targets_share_input(const ModelConfig& config);
 
 }  // namespace flanmoe

@@ -9,6 +9,7 @@
 #include "data/tasks.hpp"
 #include "eval/dealing.hpp"
 #include "eval/task_metrics.hpp"
+#include "model/decoding.hpp"
 
 #include <xxhash.h>
 
@@ -103,16 +104,20 @@ private:
         if (settings_.progress) settings_.progress(std::min(1.0, static_cast<double>(done) / work_), what);
     }
 
-    // All targets of an input are a row; decoder-only each is (scoring_batch).
+    // All targets of an input are a row, if they may share its computation; else each is.
     std::vector<ScoredRow> scored_rows() const {
+        const bool may_share = targets_share_input(model_.config()), copies = !model_.config().encoder_decoder;
         std::vector<ScoredRow> rows;
         for (size_t s = 0; s < scored_.size(); ++s) {
-            const bool shares = model_.config().encoder_decoder && s > 0 && scored_[s].input == scored_[s - 1].input;
+            const auto most = [&] { return most_copies(settings_.batch, static_cast<int64_t>(inputs_[scored_[s].input].size()) + settings_.max_targets); };
+            const bool shares = may_share && s > 0 && scored_[s].input == scored_[s - 1].input && !(copies && static_cast<int64_t>(rows.back().count) >= most());
             if (shares) ++rows.back().count;
             else rows.push_back({s, 1});
         }
         return rows;
     }
+
+    bool continues_prompts(size_t targets) const { return !model_.config().encoder_decoder && targets > 1; }
 
     InputLengths lengths_of(const ScoredRow& row) const {
         InputLengths lengths{static_cast<int64_t>(inputs_[scored_[row.first].input].size()), static_cast<int64_t>(row.count)};
@@ -120,7 +125,9 @@ private:
             const auto tokens = static_cast<int64_t>(scored_[row.first + k].target.size());
             lengths.target = std::max(lengths.target, tokens), lengths.target_tokens += tokens;
         }
-        if (!model_.config().encoder_decoder) lengths = {lengths.input + lengths.target, 1, 0, 0};  // one sequence
+        if (model_.config().encoder_decoder) return lengths;
+        if (row.count == 1) return {lengths.input + lengths.target, 1, 0, 0};  // one sequence
+        ++lengths.input, lengths.copied = true;  // the start mark
         return lengths;
     }
 
@@ -163,14 +170,17 @@ private:
             inputs.push_back(&inputs_[scored_[row.first].input]);
             for (size_t k = 0; k < row.count; ++k) targets.push_back(&scored_[row.first + k].target);
         }
-        const Batch whole = scoring_batch(model_.config(), inputs, targets);
-        slots_.add(whole);
+        const bool prompted = continues_prompts(rows[0].count);
+        const Batch prompts = prompted ? input_batch(model_.config(), inputs) : Batch();
+        const Batch whole = prompted ? continuation_batch(model_.config(), inputs, targets) : scoring_batch(model_.config(), inputs, targets);
+        slots_.add(prompts), slots_.add(whole);
         const Hand hand = hand_of(mesh_, whole.rows);
         if (hand.rows.empty()) return;
         const Batch batch = chosen_rows(whole, hand.rows);
         Pass pass = evaluation_pass(context_, model_);
         std::vector<double> nll;
-        model_.evaluate(pass, batch, &nll);
+        if (prompted) nll = continuation_nll(model_, pass, chosen_rows(prompts, hand.rows), batch);
+        else model_.evaluate(pass, batch, &nll);
         const auto count = static_cast<size_t>(batch.targets_per_row), length = static_cast<size_t>(batch.decoder_length);
         for (size_t i = 0; i < hand.own * count; ++i) {
             double sum = 0;
@@ -251,15 +261,18 @@ void find_majority(TaskResult& task) {
 void add_task_metrics(TaskResult& task) {
     std::vector<Prediction> predictions;
     std::vector<const std::string*> groups;
+    std::vector<const std::vector<std::string>*> choices;
     std::vector<double> right;
     bool options = true;
     for (size_t i = 0; i < task.examples.size(); ++i) {
         predictions.push_back({&task.answers[i].output, &task.examples[i].targets});
         groups.push_back(&task.examples[i].group);
+        choices.push_back(&task.examples[i].options);
         right.push_back(task.answers[i].scores.exact_match);
         options &= answerable(task.examples[i]);
     }
     if (options) task.macro_f1 = macro_f1(predictions);
+    if (const auto found = candidates_f1(predictions, choices, groups)) task.f1a = found->f1;
     if (const auto numbers = score_numbers(predictions)) task.pearson = numbers->pearson, task.spearman = numbers->spearman, task.unparsed = numbers->unparsed;
     if (const auto found = group_consistency(groups, right)) task.consistency = found->share(), task.groups = found->groups;
 }
@@ -344,8 +357,8 @@ std::vector<std::pair<std::string, double>> answer_metrics(Context& context, con
     const TaskResult result = evaluate_examples(context, model, tokenizer, examples, settings);
     std::vector<std::pair<std::string, double>> values;
     const std::pair<const char*, std::optional<double>> all[] = {
-        {"accuracy", result.accuracy}, {"exact_match", result.exact_match}, {"f1", result.f1}, {"rouge_l", result.rouge_l}, {"macro_f1", result.macro_f1}, {"pearson", result.pearson},
-        {"spearman", result.spearman}, {"unparsed", result.pearson ? std::optional(static_cast<double>(result.unparsed)) : std::nullopt}, {"consistency", result.consistency}};
+        {"accuracy", result.accuracy}, {"exact_match", result.exact_match}, {"f1", result.f1}, {"rouge_l", result.rouge_l}, {"macro_f1", result.macro_f1}, {"f1a", result.f1a},
+        {"pearson", result.pearson}, {"spearman", result.spearman}, {"unparsed", result.pearson ? std::optional(static_cast<double>(result.unparsed)) : std::nullopt}, {"consistency", result.consistency}};
     for (const auto& [name, value] : all)
         if (value) values.emplace_back(name, *value);
     return values;
@@ -360,18 +373,21 @@ void check_metric(const std::string& metric, const std::vector<TaskExample>& exa
         refuse(first([](const TaskExample& e) { return !answerable(e); }),
                "needs options to choose from, an accepted answer among them, with every validation example");
     if (metric == "pearson" || metric == "spearman") refuse(first([](const TaskExample& e) { return !parse_number(e.targets[0]); }), "needs targets that are numbers");
-    if (metric != "consistency") return;
+    if (metric == "f1a")
+        refuse(first([&](const TaskExample& e) { return e.options.size() != 2 || e.options != examples[0].options || e.group.empty(); }),
+               "needs the same two options, the positive one first, and a group with every validation example");
+    if (metric != "consistency" && metric != "f1a") return;
     std::map<std::string, int64_t> groups;
     for (const TaskExample& example : examples)
         if (!example.group.empty() && ++groups[example.group] > 1) return;
-    fail(Exit::usage, "eval.metric = \"consistency\" needs validation examples that belong together, of which there are no two; name their group (task file: group = \"...\"; JSON lines: a field group)");
+    fail(Exit::usage, "eval.metric = \"{}\" needs validation examples that belong together, of which there are no two; name their group (task file: group = \"...\"; JSON lines: a field group)", metric);
 }
 
-std::optional<double> mean_over_tasks(const std::vector<TaskResult>& results, std::optional<double> TaskResult::* value) {
+std::optional<double> mean_over_tasks(const std::vector<TaskResult>& results, const std::function<std::optional<double>(const TaskResult&)>& value) {
     double sum = 0;
     int64_t count = 0;
     for (const TaskResult& result : results)
-        if (result.*value) sum += *(result.*value), ++count;
+        if (const auto found = value(result)) sum += *found, ++count;
     return count ? std::optional(sum / static_cast<double>(count)) : std::nullopt;
 }
 

@@ -1,9 +1,9 @@
 // Evaluation of a model on task files: the loss of the wanted answers, answers by generation, and accuracy by scoring the options that an example gives.
 //
-// All files are evaluated together, in batches of examples of like length, whichever file they are of; no result depends on that. An encoder computes an example
-// once for all its options (scoring_batch in eval/batching.hpp). Inputs longer than max_inputs tokens lose their end, as in training with truncation = "keep_start";
-// targets and options longer than max_targets too; both are counted. Several ranks share the work (eval/dealing.hpp), with the results of one; `batch` limits what
-// one of them computes together.
+// All files are evaluated together, in batches of examples of like length, whichever file they are of; no result depends on that. An example's input is
+// computed once for all its options, wherever that changes none of their scores (targets_share_input() in eval/batching.hpp). Inputs longer than max_inputs tokens lose
+// their end, as in training with truncation = "keep_start"; targets and options longer than max_targets too; both are counted. Several ranks share the work
+// (eval/dealing.hpp), with the results of one; `batch` limits what one of them computes together.
 #pragma once
 
 #include "data/examples.hpp"
@@ -59,6 +59,7 @@ struct TaskResult {
     std::optional<double> accuracy, accuracy_by_length;        ///< over the examples with options
     // Of generated answers; task_metrics.hpp says what they are.
     std::optional<double> macro_f1;           ///< if all examples have options
+    std::optional<double> f1a;                ///< if all have the same two options, and groups
     std::optional<double> pearson, spearman;  ///< if all targets are numbers
     std::optional<double> consistency;        ///< exact match of whole groups, if examples name groups
     int64_t unparsed = 0, groups = 0;         ///< outputs that are no numbers; groups of two examples at least
@@ -77,7 +78,7 @@ std::vector<TaskResult> evaluate_files(Context& context, const Transformer& mode
 TaskResult evaluate_examples(Context& context, const Transformer& model, const Tokenizer& tokenizer, std::vector<TaskExample> examples,
                              const EvalSettings& settings, std::string name = "", BatchSlots* slots = nullptr);
 
-/// Validation during training: accuracy if settings.options; if settings.generate exact_match, f1, rouge_l, and of macro_f1, pearson, spearman, unparsed and consistency those
+/// Validation during training: accuracy if settings.options; if settings.generate exact_match, f1, rouge_l, and of macro_f1, f1a, pearson, spearman, unparsed and consistency those
 /// that the examples allow. The tokens of `generation.max_new_tokens` bound the time.
 std::vector<std::pair<std::string, double>> answer_metrics(Context& context, const Transformer& model, const Tokenizer& tokenizer,
                                                            const std::vector<TaskExample>& examples, EvalSettings settings = {});
@@ -85,6 +86,6 @@ std::vector<std::pair<std::string, double>> answer_metrics(Context& context, con
 void check_metric(const std::string& metric, const std::vector<TaskExample>& examples);
 
 /// Unweighted mean over the tasks that have the value; empty if none has.
-std::optional<double> mean_over_tasks(const std::vector<TaskResult>& results, std::optional<double> TaskResult::* value);
+std::optional<double> mean_over_tasks(const std::vector<TaskResult>& results, const std::function<std::optional<double>(const TaskResult&)>& value);
 
 }  // namespace flanmoe

@@ -16,8 +16,8 @@ constexpr Value values[] = {
     {"loss", &TaskResult::loss},     {"exact_match", &TaskResult::exact_match}, {"f1", &TaskResult::f1},
     {"rouge1", &TaskResult::rouge1}, {"rouge2", &TaskResult::rouge2},           {"rouge_l", &TaskResult::rouge_l},
     {"accuracy", &TaskResult::accuracy}, {"accuracy_by_length", &TaskResult::accuracy_by_length},
-    {"macro_f1", &TaskResult::macro_f1}, {"pearson", &TaskResult::pearson},     {"spearman", &TaskResult::spearman},
-    {"consistency", &TaskResult::consistency},
+    {"macro_f1", &TaskResult::macro_f1}, {"f1a", &TaskResult::f1a},             {"pearson", &TaskResult::pearson},
+    {"spearman", &TaskResult::spearman}, {"consistency", &TaskResult::consistency},
 };
 
 Json task_json(const TaskResult& task) {

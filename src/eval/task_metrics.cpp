@@ -89,6 +89,28 @@ double macro_f1(const std::vector<Prediction>& predictions) {
     return sum / static_cast<double>(labels.size());
 }
 
+std::optional<CandidatesF1> candidates_f1(const std::vector<Prediction>& predictions, const std::vector<const std::vector<std::string>*>& options, const std::vector<const std::string*>& groups) {
+    require(options.size() == predictions.size() && groups.size() == predictions.size(), "options and a group for every example");
+    struct Counts {
+        double both = 0, either = 0;  // either: given + wanted
+    };
+    std::map<std::string, Counts> questions;
+    for (size_t i = 0; i < predictions.size(); ++i) {
+        if (options[i]->size() != 2 || *options[i] != *options[0] || groups[i]->empty()) return std::nullopt;
+        const std::string positive = normalized((*options[i])[0]);
+        const bool given = normalized(*predictions[i].output) == positive, wanted = normalized((*predictions[i].targets)[0]) == positive;
+        Counts& counts = questions[*groups[i]];
+        counts.both += given && wanted, counts.either += given + wanted;
+    }
+    if (questions.size() == predictions.size()) return std::nullopt;
+    Counts all;
+    for (const auto& [name, counts] : questions) all.both += counts.both, all.either += counts.either;
+    if (all.either == 0) return CandidatesF1{};
+    CandidatesF1 found{2 * all.both / all.either, 0};
+    for (const auto& [name, counts] : questions) found.variance += std::pow((2 * counts.both - found.f1 * counts.either) / all.either, 2);
+    return found;
+}
+
 std::optional<Consistency> group_consistency(const std::vector<const std::string*>& groups, const std::vector<double>& right) {
     require(groups.size() == right.size(), "a group for every question");
     struct Group {

@@ -36,6 +36,15 @@ std::optional<NumberScores> score_numbers(const std::vector<Prediction>& predict
 /// Mean over the labels, those that are a first target, of the F1 of an output being that label (both normalised as exact match does). A label that is never given has F1 0.
 double macro_f1(const std::vector<Prediction>& predictions);
 
+struct CandidatesF1 {
+    double f1 = 0;
+    double variance = 0;  ///< of it, by linearisation of the ratio, where groups are independent
+};
+/// MultiRC's F1a (Khashabi et al. 2018; SuperGLUE): candidates for questions are judged one by one, a question's candidates being a group, and F1 is that of the outputs that say the first
+/// option, over all candidates of all questions together: 2 true positives / (given + wanted), 0 if there are none of either. Empty unless every example has the same two options and a group, and
+/// some group has two examples at least.
+std::optional<CandidatesF1> candidates_f1(const std::vector<Prediction>& predictions, const std::vector<const std::vector<std::string>*>& options, const std::vector<const std::string*>& groups);
+
 struct Consistency {
     int64_t consistent = 0;  ///< groups all of whose questions are answered right
     int64_t groups = 0;

@@ -141,15 +141,18 @@ void DecoderCache::read_prompts(Pass& pass, const Batch& inputs, int64_t beams) 
 }
 
 Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache) {
-    const int64_t inner = query_width(pass, layer), width = key_width();
-    const Tensor fused = self_projection(pass, layer, x, 1, rotary_ ? rotary_.slice_rows(position_, 1) : Tensor());
-    const auto at_position = [&](const Tensor& t) { return Tensor(static_cast<char*>(t.data) + position_ * width * size_of(t.dtype), t.dtype, {rows_, width}, max_length_ * width); };
-    copy_rows(pass.context, fused.columns(inner, width), at_position(cache.keys), rows_, width, fused.ld, max_length_ * width);
-    copy_rows(pass.context, fused.columns(inner + width, width), at_position(cache.values), rows_, width, fused.ld, max_length_ * width);
+    const int64_t inner = query_width(pass, layer), width = key_width(), count = x.rows() / rows_;
+    const Tensor fused = self_projection(pass, layer, x, count, rotary_ ? rotary_.slice_rows(position_, count) : Tensor());
+    const auto place = [&](int64_t first_column, int64_t t, const Tensor& to) {
+        const Tensor from = fused.columns(first_column, width).slice_rows(t, fused.rows() - t);
+        const Tensor at(static_cast<char*>(to.data) + (position_ + t) * width * size_of(to.dtype), to.dtype, {rows_, width}, max_length_ * width);
+        copy_rows(pass.context, from, at, rows_, width, count * fused.ld, max_length_ * width);
+    };
+    for (int64_t t = 0; t < count; ++t) place(inner, t, cache.keys), place(inner + width, t, cache.values);
 
     // The caches are [rows, max_length, J]; causality keeps attention away from positions that are not decoded yet.
     ops::AttentionArgs args = attention_rule(pass, layer);
-    args.q = Tensor(fused.data, fused.dtype, {rows_, 1, inner}, fused.ld);
+    args.q = Tensor(fused.data, fused.dtype, {rows_, count, inner}, fused.ld);
     args.k = cache.keys;
     args.v = cache.values;
     args.key_segments = segments_;
@@ -160,7 +163,7 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
 Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache) {
     const int64_t inner = query_width(pass, layer), width = key_width();
     ops::AttentionArgs args = attention_rule(pass, layer);
-    args.q = query_projection(pass, layer, x).view({rows_, 1, inner});
+    args.q = query_projection(pass, layer, x).view({rows_, x.rows() / rows_, inner});
     args.k = Tensor(cache.memory.data, cache.memory.dtype, {rows_, source_length_, width}, 2 * width);
     args.v = Tensor(cache.memory.columns(width, width).data, cache.memory.dtype, {rows_, source_length_, width}, 2 * width);
     args.key_segments = memory_segments_;
@@ -170,28 +173,36 @@ Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, co
 Tensor DecoderCache::attend(Pass& pass, const AttentionLayer& layer, ops::AttentionArgs& args) {
     args.out = pass.context.allocate(args.q.dtype, args.q.shape);
     ops::attention(pass.context, args);
-    return output_projection(pass, layer, args.out.view({rows_, args.out.cols()}));
+    return output_projection(pass, layer, args.out.view({args.out.rows(), args.out.cols()}));
 }
 
-Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
-    require(position_ < max_length_ && static_cast<int64_t>(ids.size()) == rows_, "one id a row, within the cache's length");
-    Context& context = pass.context;
+Tensor DecoderCache::feed(Pass& pass, const std::vector<int32_t>& ids, const std::vector<int32_t>& segments) {
+    const auto tokens = static_cast<int64_t>(ids.size()), count = tokens / rows_;
+    require(count > 0 && tokens == count * rows_ && position_ + count <= max_length_, "equally many ids a row, within the cache's length");
     pass.no_drop = pass.route_rows_alone = true;
-    const int64_t d = model_.config().d_model;
-    const Stack& stack = model_.decoder();
+    std::vector<uint8_t> routed(ids.size(), 1);
+    for (size_t i = 0; i < segments.size(); ++i) routed[i] = segments[i] != 0;
     Sequence sequence;
-    sequence.rows = rows_, sequence.length = 1;
-    sequence.routed = context.upload(std::vector<uint8_t>(static_cast<size_t>(rows_), 1), {rows_});
+    sequence.rows = rows_, sequence.length = count;
+    sequence.routed = pass.context.upload(routed, {tokens});
+    const Tensor hidden = decode(pass, model_.embed(pass, pass.context.upload(ids, {tokens})), sequence);
+    position_ += count;
+    return hidden;
+}
 
+Tensor DecoderCache::decode(Pass& pass, Tensor delta, const Sequence& sequence) {
+    Context& context = pass.context;
+    const int64_t tokens = sequence.tokens(), d = model_.config().d_model;
+    const Stack& stack = model_.decoder();
     const auto norm = [&](const Tensor& h, const Tensor& delta, size_t gain, const Tensor& new_h, DType type) {
-        const Tensor y = context.allocate(type, {rows_, d}), rstd = context.allocate(pass.accumulate(), {rows_});
+        const Tensor y = context.allocate(type, {tokens, d}), rstd = context.allocate(pass.accumulate(), {tokens});
         ops::residual_norm(context, {h, delta, {}, pass.master(gain), model_.config().norm_epsilon, {}, new_h, y, rstd});
         return y;
     };
-    Tensor h, delta = model_.embed(pass, context.upload(ids, {rows_}));
+    Tensor h;
     for (size_t s = 0; s < stack.sublayers.size(); ++s) {
         const SubLayer& sublayer = stack.sublayers[s];
-        const Tensor new_h = context.allocate(pass.accumulate(), {rows_, d});
+        const Tensor new_h = context.allocate(pass.accumulate(), {tokens, d});
         const Tensor y = norm(h, delta, sublayer.norm, new_h, pass.forward_type());
         h = new_h;
         if (const auto* attention = std::get_if<AttentionLayer>(&sublayer.body)) {
@@ -204,10 +215,12 @@ Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
             delta = moe_forward(pass, std::get<MoeLayer>(sublayer.body), y, sequence, saved);
         }
     }
-    const Tensor last = context.allocate(pass.accumulate(), {rows_, d});
-    const Tensor hidden = norm(h, delta, stack.final_norm, last, pass.type());
-    ++position_;
-    return model_.logits(pass, hidden);
+    return norm(h, delta, stack.final_norm, context.allocate(pass.accumulate(), {tokens, d}), pass.type());
+}
+
+Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
+    require(static_cast<int64_t>(ids.size()) == rows_, "one id a row");
+    return model_.logits(pass, feed(pass, ids));
 }
 
 void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
@@ -249,6 +262,13 @@ void DecoderCache::keep(Pass& pass, std::span<const int32_t> rows) {
     compact(memory_segments_, source_length_);
     compact(segments_, max_length_);
     rows_ = static_cast<int64_t>(rows.size());
+}
+
+std::vector<double> continuation_nll(const Transformer& model, Pass& pass, const Batch& prompts, const Batch& targets) {
+    Arena::Scope scope(pass.context.arena);
+    DecoderCache cache(model, pass, prompts, targets.targets_per_row, targets.decoder_length);
+    const Tensor hidden = cache.feed(pass, targets.decoder_ids, targets.decoder_segments);
+    return model.target_nll(pass, hidden, pass.context.upload(targets.decoder_targets, {hidden.rows()}));
 }
 
 }  // namespace flanmoe

@@ -1,7 +1,7 @@
-// Incremental decoding: one new position a call, keys and values of the past in caches.
+// Incremental decoding: new positions of every row a call, keys and values of the past in caches.
 //
-// Rows are sequences being generated: beams of one input are rows that share its encoder output or begin with its prompt. A position of every row is decoded
-// in the same call. Prompts of a decoder-only model are laid so that they end together, with hidden padding before the shorter ones: positions count by
+// Rows are sequences being generated: beams of one input are rows that share its encoder output or begin with its prompt. All rows go on by the same number of
+// positions: by one in generation, by a whole target where targets are scored that continue the same prompt. Prompts of a decoder-only model are laid so that they end together, with hidden padding before the shorter ones: positions count by
 // their differences alone. Expert layers drop nothing and route every row by itself; what teacher forcing would have dropped is not reproduced.
 #pragma once
 
@@ -23,6 +23,9 @@ public:
 
     /// Logits [rows, V] (accumulation type) after feeding ids[row] at the next position; valid until the enclosing arena scope ends.
     Tensor step(Pass& pass, const std::vector<int32_t>& ids);
+    /// The decoder's output [rows * n, D] after feeding ids[row * n ..] at the next n positions. Segments as in Batch: padding (0), behind a row's last token, is
+    /// not routed; none given: there is none.
+    Tensor feed(Pass& pass, const std::vector<int32_t>& ids, const std::vector<int32_t>& segments = {});
     /// Row r continues what row source[r] has decoded so far.
     void reorder(Pass& pass, std::span<const int32_t> source);
     /// Goes on with these rows only (ascending); they become rows 0, 1, ...
@@ -40,6 +43,7 @@ private:
     void read_prompts(Pass& pass, const Batch& inputs, int64_t beams);
     int64_t key_width() const { return key_width_; }
     Tensor self_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, LayerCache& cache);
+    Tensor decode(Pass& pass, Tensor delta, const Sequence& sequence);
     Tensor cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache);
     Tensor attend(Pass& pass, const AttentionLayer& layer, ops::AttentionArgs& args);
 
@@ -53,5 +57,9 @@ private:
     Tensor rotary_;           ///< table of max_length positions, if the model has rotary ones
     std::vector<LayerCache> caches_;  ///< one a sub-layer of the decoder
 };
+
+/// nll of every target token of a decoder-only model (0 where ignored), where several targets continue one prompt, which is computed once. Prompts as DecoderCache
+/// takes them; the decoder side of `targets` has targets_per_row rows a prompt, each beginning with the prompt's last token (continuation_batch() in eval/batching.hpp).
+std::vector<double> continuation_nll(const Transformer& model, Pass& pass, const Batch& prompts, const Batch& targets);
 
 }  // namespace flanmoe

@@ -152,12 +152,13 @@ Tensor Transformer::forward(Pass& pass, const BatchTensors& batch, TransformerSa
     return stack_forward(pass, decoder_, embed(pass, saved.decoder_ids), saved.decoder, memory, &saved.encoder, saved.decoder_stack);
 }
 
-void Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll, const Tensor& report) const {
+// Sums over the targets (ops::CrossEntropySums).
+Tensor Transformer::cross_entropy(Pass& pass, const Tensor& hidden, const Tensor& targets, const Tensor& d_hidden, const Tensor& token_nll) const {
     auto part = pass.context.part("output and loss");
     ops::LinearCrossEntropyArgs args;
     args.hidden = hidden;
     args.weight = pass.weight(head());
-    args.targets = saved.targets;
+    args.targets = targets;
     args.scale = logit_scale();
     args.loss_scale = 1.0 / static_cast<double>(std::max<int64_t>(1, pass.loss.tokens));
     args.z_coefficient = pass.loss.output_z;
@@ -172,7 +173,11 @@ void Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved&
     }
     ops::linear_cross_entropy(pass.context, args);
     if (d_hidden) sum_over_split(pass, d_hidden);
-    std::vector<Tensor> sums = {args.sums};
+    return args.sums;
+}
+
+void Transformer::loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll, const Tensor& report) const {
+    std::vector<Tensor> sums = {cross_entropy(pass, hidden, saved.targets, d_hidden, token_nll)};
     for (const RoutedLayer& layer : routed_layers(saved)) sums.insert(sums.end(), {layer.route->statistics, layer.route->load, layer.route->demand});
     ops::add_sums(pass.context, sums, report);
 }
@@ -203,6 +208,14 @@ void Transformer::train(const Pass& given, const BatchTensors& batch, const Tens
     }
 }
 
+namespace {
+std::vector<double> on_host(Context& context, const Tensor& nll) {
+    const Tensor wide = context.allocate(DType::f64, nll.shape);
+    ops::cast(context, nll, wide);
+    return context.download<double>(wide);
+}
+}  // namespace
+
 LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<double>* token_nll) const {
     Context& context = pass.context;
     Arena::Scope scope(context.arena);
@@ -213,12 +226,15 @@ LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<doubl
     const Tensor report = context.zeros(DType::f64, {report_size()});
     loss(pass, hidden, saved, {}, nll, report);
     const LossSums sums = read_report(context.download<double>(report).data());
-    if (token_nll) {
-        const Tensor wide = context.allocate(DType::f64, nll.shape);
-        ops::cast(context, nll, wide);
-        *token_nll = context.download<double>(wide);
-    }
+    if (token_nll) *token_nll = on_host(context, nll);
     return sums;
+}
+
+std::vector<double> Transformer::target_nll(Pass& pass, const Tensor& hidden, const Tensor& targets) const {
+    Arena::Scope scope(pass.context.arena);
+    const Tensor nll = pass.context.allocate(pass.accumulate(), {hidden.rows()});
+    cross_entropy(pass, hidden, targets, {}, nll);
+    return on_host(pass.context, nll);
 }
 
 Tensor Transformer::logits(Pass& pass, const Tensor& hidden) const {

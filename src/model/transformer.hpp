@@ -72,6 +72,8 @@ public:
     LossSums evaluate(Pass& pass, const Batch& batch, std::vector<double>* token_nll = nullptr) const;
     /// Logits [N, V] in the accumulation type of a decoder output.
     Tensor logits(Pass& pass, const Tensor& hidden) const;
+    /// nll of the targets (i32 [N]) after a decoder output, on the host; 0 where ignored.
+    std::vector<double> target_nll(Pass& pass, const Tensor& hidden, const Tensor& targets) const;
 
     const Stack& encoder() const { return encoder_; }
     const Stack& decoder() const { return decoder_; }
@@ -86,6 +88,7 @@ public:
     LossSums read_report(const double* report) const;
 
 private:
+    Tensor cross_entropy(Pass& pass, const Tensor& hidden, const Tensor& targets, const Tensor& d_hidden, const Tensor& token_nll) const;
     void loss(Pass& pass, const Tensor& hidden, const TransformerSaved& saved, const Tensor& d_hidden, const Tensor& token_nll, const Tensor& report) const;
     size_t head() const { return config_.tied ? embedding_ : head_; }
     double logit_scale() const;

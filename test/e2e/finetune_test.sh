@@ -66,7 +66,7 @@ for recipe in configs/recipe/finetune/*.toml; do
 done
 has condaqa consistency
 has cxc spearman unparsed
-has multirc consistency macro_f1
+has multirc f1a consistency macro_f1 exact_match
 expect 0 'Caption 1: A bird, number 3\\nCaption 2: A bird, number 4\\nHow similar are they, from 0 to 5\?","targets":\["3.2"\]' "$FLANMOE" data tasks configs/task/pairs.toml --data own --split test --jsonl --count 9
 expect 0 '"inputs":"What stands for @placeholder\?\\n@placeholder met Zoë.\\n\\nZoë met Bob.\\n\\nOPTIONS:\\n- Zoë\\n- Bob","targets":\["Bob"\]' "$FLANMOE" data tasks configs/task/super_glue.toml --data own --split train --jsonl --count 1
 finetune searchqa own --set 'data.only=["searchqa/mrqa"]' --set eval.test_split=test
@@ -91,6 +91,8 @@ grep -q '"task":"condaqa".*"group":"1/q1"' lines.jsonl || fault 'groups in lines
 grep -q '"consistency": 0' results/summary.json && grep -q '"unparsed": [0-2],' results/summary.json && grep -q '"groups": 1,' results/summary.json || fault 'metrics of eval' results/summary.json
 
 # The task files as suites: right answers correlate and are consistent.
+mkdir -p many/superglue/MultiRC
+for i in 1 2 3 4 5; do sed "s/\"idx\": 0, \"version\"/\"idx\": $i, \"version\"/" own/superglue/MultiRC/val.jsonl; done | tee many/superglue/MultiRC/train.jsonl > many/superglue/MultiRC/val.jsonl
 suite=(--suite configs/task/pairs.toml,configs/task/condaqa.toml --only sick/relatedness,condaqa --data own)
 if command -v python3 > /dev/null; then
     "$FLANMOE" eval "${suite[@]}" --prompts prompts.jsonl > prompts.log 2>&1 || fault 'prompts of task files' prompts.log
@@ -98,6 +100,28 @@ if command -v python3 > /dev/null; then
 for line in open("prompts.jsonl"): p = json.loads(line); print(json.dumps({"id": p["id"], "output": p["answers"][0]}))' > answers.jsonl
     expect 0 'sick/relatedness: pearson +6 +100.0 \[100.0, 100.0\]' "$FLANMOE" eval "${suite[@]}" --answers answers.jsonl
     expect 0 'condaqa: consistency +3 +100.0' "$FLANMOE" eval "${suite[@]}" --answers answers.jsonl
+    # MultiRC's F1a and exact match of questions, of answers that are right, wrong and neither, computed once more.
+    for folder in many "$data"; do
+        [ -e "$folder/superglue/MultiRC/val.jsonl" ] || { echo "        skipped: $folder has no MultiRC"; continue; }
+        suite=(--suite configs/task/super_glue.toml --only super_glue/multirc --split validation --data "$folder")
+        "$FLANMOE" eval "${suite[@]}" --prompts prompts.jsonl > prompts.log 2>&1 || fault 'prompts of MultiRC' prompts.log
+        python3 - "$folder" << 'END' > f1a.txt
+import json, sys
+truth = [[a["label"] for a in q["answers"]] for line in open(sys.argv[1] + "/superglue/MultiRC/val.jsonl") for q in json.loads(line)["passage"]["questions"]]
+candidates = [(q, label) for q, labels in enumerate(truth) for label in labels]
+given = [["true", "false", "TRUE.", "perhaps"][i * i % 7 % 4] for i in range(len(candidates))]
+with open("answers.jsonl", "w") as out:
+    for line, answer in zip(open("prompts.jsonl"), given): print(json.dumps({"id": json.loads(line)["id"], "output": answer}), file=out)
+said = [g.lower().strip(".") == "true" for g in given]
+hits = sum(s and label for s, (_, label) in zip(said, candidates))
+exact = [all((g.lower().strip(".") == ("true" if label else "false")) for g, (k, label) in zip(given, candidates) if k == q) for q in range(len(truth)) if len(truth[q]) > 1]
+print("%.9f %.9f" % (200 * hits / (sum(said) + sum(label for _, label in candidates)), 100 * sum(exact) / len(exact)))
+END
+        "$FLANMOE" eval "${suite[@]}" --answers answers.jsonl --json > scores.json 2> scores.log || fault 'scores of MultiRC' scores.log
+        python3 -c 'import json
+whole = json.load(open("scores.json"))["tasks"][0]["whole"]
+print("%.9f %.9f" % tuple(whole[name]["value"] for name in ("f1a", "consistency")))' | cmp -s - f1a.txt || fault "F1a of MultiRC in $folder" f1a.txt
+    done
 fi
 
 # One sentence for what cannot be.
@@ -109,8 +133,6 @@ refuse 64 'data.validation_split stands in place' "${tune[@]}" --set 'data.valid
 refuse 64 'has no split .exam.' "${tune[@]}" --set data.validation_split=exam
 refuse 64 'has no split .exam.' "${tune[@]}" --set eval.test_split=exam
 refuse 66 'get it from SemEval' "${tune[@]}" --set data.folder=nowhere
-mkdir -p many/superglue/MultiRC
-for i in 1 2 3 4 5; do sed "s/\"idx\": 0, \"version\"/\"idx\": $i, \"version\"/" own/superglue/MultiRC/val.jsonl; done | tee many/superglue/MultiRC/train.jsonl > many/superglue/MultiRC/val.jsonl
 refuse 64 'all 10 validation examples must be answered, not 3; set eval.samples to 10' "$FLANMOE" train small.toml configs/recipe/finetune.toml configs/recipe/finetune/multirc.toml --run runs/refused \
     "${quick[@]}" --set data.folder=many --set eval.metric=consistency --set eval.samples=3
 

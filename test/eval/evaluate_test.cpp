@@ -3,6 +3,7 @@
 
 #include "data/fixtures.hpp"
 #include "eval/report.hpp"
+#include "model/decoding.hpp"
 #include "model/families.hpp"
 
 #include <nlohmann/json.hpp>
@@ -166,6 +167,88 @@ TEST_SUITE("eval/evaluate") {
                 for (size_t t = 0; t < length; ++t) CHECK(together[i * length + t] == doctest::Approx(t < targets[i].size() ? alone[t] : 0).epsilon(1e-12));
             }
         }
+    }
+
+    // One prompt for all its options gives each the score of a sequence of its own; bounds are some hundred roundings of the type.
+    TEST_CASE_TEMPLATE("targets that continue one prompt score as each does behind its own", T, float, double) {
+        std::vector<test::Family> families{{"mixture", test::small_decoder()}, {"prefix", test::small_prefix_decoder()}, {"window", test::small_decoder()}, {"dense", test::small_decoder()}};
+        families[2].config.attention_window = 4;
+        families[3].config.experts = 0, families[3].config.decoder_sparse = {}, families[3].config.shared_d_ff = 0, families[3].config.shared_gate = false;
+        families.push_back({"GLaM in evaluation without limits", test::families().back().config});
+        families.back().config.decoder_routing.eval_dropless = true;
+        for (const test::Family& family : families) {
+            const ModelConfig& config = family.config;
+            CAPTURE(family.name);
+            REQUIRE(targets_share_input(config));
+            Transformer model(config);
+            model.parameters().allocate(dtype_of<T>, false);
+            model.parameters().initialise(4);
+            RandomStream random({6, 0, 0, Purpose::shuffle});
+            std::vector<Tokens> texts;
+            for (uint64_t i = 0; i < 3 + 12; ++i) {
+                texts.emplace_back(i == 1 ? 0 : 1 + random.below(9));  // one prompt is empty: the start mark alone
+                if (i >= 3 && texts.back().empty()) texts.back().resize(1);
+                for (int32_t& id : texts.back()) id = 2 + static_cast<int32_t>(random.below(static_cast<uint64_t>(config.vocab_size) - 2));
+            }
+            std::vector<const Tokens*> inputs, targets;
+            for (size_t i = 0; i < texts.size(); ++i) (i < 3 ? inputs : targets).push_back(&texts[i]);
+            Context context;
+            Pass pass = evaluation_pass(context, model);
+            const Batch continuations = continuation_batch(config, inputs, targets);
+            const std::vector<double> shared = continuation_nll(model, pass, input_batch(config, inputs), continuations);
+            const auto length = static_cast<size_t>(continuations.decoder_length);
+            REQUIRE(shared.size() == 12 * length);
+            for (size_t i = 0; i < targets.size(); ++i) {
+                Pass single = evaluation_pass(context, model);
+                std::vector<double> alone;
+                model.evaluate(single, scoring_batch(config, {&inputs[i / 4], 1}, {&targets[i], 1}), &alone);
+                CAPTURE(i);
+                for (size_t t = 0; t < length; ++t) {
+                    const double expected = t < targets[i]->size() ? alone[inputs[i / 4]->size() + t] : 0;
+                    CHECK(std::abs(shared[i * length + t] - expected) <= (sizeof(T) == 4 ? 2e-5 : 1e-13) * std::max(1.0, expected));
+                }
+            }
+        }
+    }
+
+    TEST_CASE("a decoder reads a prompt once for all its options, unless experts have limits") {
+        ModelConfig limited = test::small_decoder();
+        limited.decoder_routing.dropless = false, limited.decoder_routing.eval_capacity_factor = 0.5;
+        std::vector<TaskExample> examples = some_examples(1);
+        EvalSettings settings = short_answers();
+        settings.loss = settings.generate = false;
+        const auto size = [](const std::string& text) { return static_cast<int64_t>(small_tokenizer()->encode_with_sentinels(text).size()) + 1; };
+        int64_t options = 0;
+        for (const std::string& option : examples[0].options) options += size(option);
+        for (const ModelConfig& config : {test::small_decoder(), limited}) {
+            const bool shares = config.decoder_routing.dropless;
+            CHECK(targets_share_input(config) == shares);
+            const auto model = random_model(config);
+            Context context;
+            const auto busy = [&](const BatchLimits& limits) {
+                BatchSlots slots;
+                settings.batch = limits;
+                const TaskResult result = evaluate_examples(context, *model, *small_tokenizer(), examples, settings, "memory", &slots);
+                for (size_t o = 0; o < 3; ++o)
+                    CHECK(result.answers[0].option_log_p[o] == doctest::Approx(log_p_alone(*model, examples[0].inputs, examples[0].options[o])).epsilon(1e-10));
+                return slots.busy;
+            };
+            const int64_t prompt = size(examples[0].inputs) + 1;  // start mark
+            CHECK(busy({256, 8192}) == (shares ? prompt + options : 3 * (prompt - 1) + options));
+            settings.max_targets = 20;
+            // Room for two copies of the prompt: two options share it, the third has a sequence of its own.
+            const int64_t third = size(examples[0].options[2]);
+            if (shares) CHECK(busy({256, 2 * (prompt - 1 + 20) / 8 + 1}) == prompt + options - third + prompt - 1 + third);
+        }
+        CHECK(most_copies({256, 8192}, 100) == 655);
+        CHECK(most_copies({256, 8}, 100) == 1);
+        std::vector<InputLengths> rows(10, {.input = 20, .targets = 4, .target = 5, .target_tokens = 20, .copied = true});
+        CHECK(batches_by_length(rows, {256, 210})[0].size() == 10);
+        CHECK(batches_by_length(rows, {256, 200})[0].size() == 10);
+        rows.assign(10, {.input = 90, .targets = 4, .target = 1, .target_tokens = 4, .copied = true});
+        CHECK(batches_by_length(rows, {256, 910})[0].size() == 10);
+        rows.assign(10, {.input = 90, .targets = 20, .target = 1, .target_tokens = 20, .copied = true});
+        CHECK(batches_by_length(rows, {256, 910})[0].size() == 4);  // 8 x 910 / 91 = 80 copies
     }
 
     TEST_CASE("an encoder computes an example once for all its options, and slots count what was computed") {

@@ -107,6 +107,36 @@ TEST_SUITE("eval/task_metrics") {
         CHECK(macro_f1(all.all()) == doctest::Approx((0.8 + 2.0 / 3 + 0) / 3));
     }
 
+    TEST_CASE("MultiRC's F1a: over the candidates of all questions together") {
+        const std::vector<std::string> options = {"true", "false"}, others = {"false", "true"};
+        const auto f1a = [&](const Answered& all, const std::vector<std::string>& groups, const std::vector<std::string>* last = nullptr) {
+            std::vector<const std::string*> names;
+            for (const std::string& group : groups) names.push_back(&group);
+            std::vector<const std::vector<std::string>*> lists(groups.size(), &options);
+            if (last) lists.back() = last;
+            return candidates_f1(all.all(), lists, names);
+        };
+        Answered all;
+        all.add("true", "true");    // a
+        all.add(" True.", "false");
+        all.add("false", "true");
+        all.add("true", "true");    // b
+        all.add("rubbish", "true");
+        all.add("false", "false");
+        // 2 true positives, 3 given, 4 wanted: 4/7; of the questions alone 1/2 and 2/3
+        const auto found = f1a(all, {"a", "a", "a", "b", "b", "b"});
+        REQUIRE(found);
+        CHECK(found->f1 == doctest::Approx(4.0 / 7));
+        // (2 - 4/7 x 4) / 7 and (2 - 4/7 x 3) / 7
+        CHECK(found->variance == doctest::Approx(2 * std::pow(2.0 / 49, 2)));
+        CHECK(!f1a(all, {"a", "b", "c", "d", "e", "f"}));
+        CHECK(!f1a(all, {"a", "a", "a", "b", "b", ""}));
+        CHECK(!f1a(all, {"a", "a", "a", "b", "b", "b"}, &others));
+        Answered none;
+        none.add("false", "false"), none.add("x", "false");
+        CHECK(f1a(none, {"a", "a"})->f1 == 0);
+    }
+
     TEST_CASE("consistency is of whole groups of two at least") {
         const auto found = consistency({"a", "b", "a", "b", "alone", ""}, {1, 1, 1, 0, 1, 0});
         REQUIRE(found);
@@ -126,6 +156,9 @@ TEST_SUITE("eval/task_metrics") {
         examples[0].options = examples[1].options = {"1.0", "2.0"};
         CHECK(refusal("consistency", examples).empty());
         CHECK(refusal("macro_f1", examples).empty());
+        CHECK(refusal("f1a", examples).empty());
+        examples[1].options = {"2.0", "1.0"};
+        CHECK(refusal("f1a", examples).find("needs the same two options, the positive one first, and a group with every validation example, but f:3") != std::string::npos);
         examples[1].targets = {"one"};
         CHECK(refusal("spearman", examples).find("needs targets that are numbers, but f:3 has 'one'") != std::string::npos);
     }

@@ -67,6 +67,7 @@ Measure main_measure(const SuiteTask& task, const std::vector<const Sample*>& sa
 void add_whole(const SuiteTask& task, const std::vector<const Sample*>& samples, TaskScore& score) {
     std::vector<Prediction> predictions;
     std::vector<const std::string*> groups;
+    std::vector<const std::vector<std::string>*> choices;
     std::vector<double> right;
     for (const Sample* sample : samples) {
         const SuiteQuestion& question = task.questions[sample->question];
@@ -74,6 +75,7 @@ void add_whole(const SuiteTask& task, const std::vector<const Sample*>& samples,
         if (!value) return;
         predictions.push_back({&sample->extracted, &question.answers});
         groups.push_back(&question.group);
+        choices.push_back(&question.choices);
         right.push_back(*value);
     }
     if (const auto numbers = task.numbers ? score_numbers(predictions) : std::nullopt) {
@@ -81,6 +83,7 @@ void add_whole(const SuiteTask& task, const std::vector<const Sample*>& samples,
         score.whole.emplace_back("spearman", correlation_estimate(numbers->spearman, score.items, true));
         score.unparsed = numbers->unparsed;
     }
+    if (const auto found = candidates_f1(predictions, choices, groups)) score.whole.emplace_back("f1a", around(100 * found->f1, 1e4 * found->variance));
     if (const auto found = group_consistency(groups, right)) {
         std::vector<double> values(static_cast<size_t>(found->groups), 0.0);
         std::fill_n(values.begin(), found->consistent, 1.0);

@@ -43,7 +43,7 @@ struct TaskScore {
     std::array<std::optional<Estimate>, measure_count> measures;
     Measure main = Measure::generation;  ///< the measure that the score is
     Estimate score, normalized;
-    std::vector<std::pair<std::string, Estimate>> whole;  ///< of the written answers of the whole task, no means over questions (task_metrics.hpp): pearson, spearman (x 100), consistency
+    std::vector<std::pair<std::string, Estimate>> whole;  ///< of the written answers of the whole task, no means over questions (task_metrics.hpp): pearson, spearman (x 100), f1a, consistency
     int64_t unparsed = 0, groups = 0;
 };
 
