@@ -50,7 +50,7 @@ struct Option {
     std::string help;
     Field (*also)(Config&) = nullptr;   ///< a second place with the same value
     bool shorthand = false;             ///< not written by to_toml
-    bool may_change = false;            ///< may differ when a run directory goes on: does not change what is learned
+    bool may_change = false;            ///< may differ when a run directory goes on: does not change what is learned, but for rounding
 };
 
 /// All rows, in the order in which they are applied and written.

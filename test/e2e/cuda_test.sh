@@ -28,7 +28,13 @@ moved=(--set train.start_from='"span-cuda"' --set train.reset_optimizer=false "$
 ends 0 span.toml moved-cpu "${moved[@]}"
 on_cuda ends 0 span.toml moved-cuda "${moved[@]}"
 close moved-cpu moved-cuda 1e-4
-on_cuda ends 73 span.toml span-cpu "${short[@]}"
+# A run that changes the device on its way, and what the device holds at once: the curve of the run that stayed.
+ends 75 span.toml there-and-back "${short[@]}" --max-steps 7
+on_cuda ends 75 span.toml there-and-back "${short[@]}" --max-steps 6 --set data.micro_batch_rows=4
+grep -q 'changed since this run began: data.micro_batch_rows was 2 and is 4; .*train.device was "cpu" and is "cuda"' there-and-back.log || fault 'nothing says what has changed' there-and-back.log
+grep -q 'resuming at step 7' there-and-back.log || fault 'it does not go on where the CPU stopped' there-and-back.log
+ends 0 span.toml there-and-back "${short[@]}"
+close span-cpu there-and-back 1e-4
 
 # Two ranks that share the device (staged through host memory): rows, experts or every matrix divided.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -46,6 +46,20 @@ TEST_SUITE("train/run_directory") {
         CHECK(contains(read_file(run.config()), "steps = 77"));
     }
 
+    TEST_CASE("where and how fast it runs, and how much of a step it holds at once, may change: another machine may go on") {
+        test::TemporaryDirectory folder;
+        Config config;
+        { RunDirectory run(folder.path, config); }
+        std::filesystem::create_directories(folder.path / "checkpoints" / "step-00000010");
+        const std::vector<std::string> changes = {"train.device=cuda", "train.threads=3", "train.cuda_graph=false", "train.recompute=full", "data.micro_batch_rows=16", "data.prefetch=5",
+                                                  "data.cache=elsewhere", "parallel.data=2", "parallel.expert=2", "parallel.tensor=2", "parallel.sequence=true", "parallel.exchange_chunks=1",
+                                                  "parallel.shard_optimizer=true"};
+        for (const std::string& change : changes) {
+            CAPTURE(change);
+            CHECK(refusal(folder.path, override_config(config, {change})).empty());
+        }
+    }
+
     TEST_CASE("another config is refused with the keys that differ, and nothing is written") {
         test::TemporaryDirectory folder;
         Config config;
