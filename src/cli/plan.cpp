@@ -5,6 +5,7 @@
 #include "cli/table.hpp"
 #include "core/error.hpp"
 #include "optim/freezing.hpp"
+#include "optim/optimizer.hpp"
 #include "train/plan.hpp"
 
 #include <CLI/CLI.hpp>
@@ -30,11 +31,14 @@ std::vector<std::pair<const char*, int64_t>> categories(const MemoryNeed& need) 
 
 int64_t tokens_of_step(const Config& config, const RankPlan& plan) { return config.data.batch_rows * (plan.compute.source + plan.compute.target); }
 
-// Weights in float and optimizer state of the whole model.
+// Weights and optimizer state of the whole model, in float.
 int64_t checkpoint_bytes(const Config& config, const ModelCount& count) {
     Transformer model(config.model);
     freeze_parameters(model.parameters(), config.train.freeze);
-    return 4 * count.total + memory_of_training(config, model, {1, config.data.encoder_length, target_length(config.data, config.data.encoder_length)}).optimizer;
+    int64_t state = 0;
+    for (const Parameter& p : model.parameters().records())
+        for (const StateSlot& slot : optimizer_slots(config.optimizer, p)) state += p.tensors() * slot.shape.elements();
+    return 4 * (count.total + state);
 }
 
 std::string duration(double seconds) {
@@ -51,7 +55,9 @@ void print_table(const Config& config, const Cluster& cluster, const RankPlan& p
     fmt::print("ranks       {} {}, {} a node, {}: {}\n", cluster.ranks, cluster.device.name, cluster.ranks_of_node, cluster.network, plan.mesh.text());
     fmt::print("batch       {} x ({} + {}) tokens a step; {} row{} a rank in micro-batches of {}\n", config.data.batch_rows, plan.compute.source, plan.compute.target, plan.rows,
                plan.rows == 1 ? "" : "s", plan.micro_rows);
-    fmt::print("checkpoint  {} on disk\n\n", human_bytes(checkpoint_bytes(config, count)));
+    fmt::print("checkpoint  {} on disk\n", human_bytes(checkpoint_bytes(config, count)));
+    if (plan.even_rows) fmt::print("dropless    rows are taken to go evenly to the ranks of the experts: figures are means, and a rank whose experts are chosen more often needs more\n");
+    fmt::print("\n");
 
     Table memory({{"memory of a rank", Align::left}, {"bytes", Align::right}, {"share", Align::right}});
     for (const auto& [name, bytes] : categories(plan.memory))
@@ -82,10 +88,10 @@ void print_json(const Config& config, const Cluster& cluster, const RankPlan& pl
                                    c.purpose, name_of(c.kind), c.ranks, c.calls, c.bytes, 1e3 * c.seconds);
     for (const PartPrediction& p : plan.compute.parts) parts += fmt::format("{}\"{}\": {:.4f}", parts.empty() ? "" : ", ", p.part, p.milliseconds);
     fmt::print("{{\"parameters\": {}, \"active_parameters\": {:.0f}, \"forward_flops_per_token\": {:.6e}, \"checkpoint_bytes\": {}, \"ranks\": {}, \"device\": \"{}\", \"network\": \"{}\", "
-               "\"data\": {}, \"expert\": {}, \"tensor\": {}, \"rows\": {}, \"micro_batch_rows\": {}, \"rank_parameters\": {}, \"device_bytes\": {}, \"fits\": {}, \"memory\": {{{}}}, "
+               "\"data\": {}, \"expert\": {}, \"tensor\": {}, \"rows\": {}, \"micro_batch_rows\": {}, \"rank_parameters\": {}, \"device_bytes\": {}, \"fits\": {}, \"even_rows_assumed\": {}, \"memory\": {{{}}}, "
                "\"compute_milliseconds\": {{{}}}, \"collectives\": [{}], \"step_milliseconds\": {:.4f}, \"tokens_per_second\": {:.1f}}}\n",
                count.total, count.active, count.forward_flops, checkpoint_bytes(config, count), cluster.ranks, cluster.device.name, cluster.network, plan.mesh.data, plan.mesh.expert,
-               plan.mesh.tensor, plan.rows, plan.micro_rows, plan.parameters, cluster.memory, fits, memory, parts, collectives, 1e3 * plan.seconds(),
+               plan.mesh.tensor, plan.rows, plan.micro_rows, plan.parameters, cluster.memory, fits, plan.even_rows, memory, parts, collectives, 1e3 * plan.seconds(),
                static_cast<double>(tokens_of_step(config, plan)) / plan.seconds());
 }
 

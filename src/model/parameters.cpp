@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <optional>
 #include <tuple>
 
@@ -16,6 +17,8 @@ namespace flanmoe {
 namespace {
 
 constexpr int64_t alignment = 64;  // elements between groups: whole cache lines in every type
+
+int64_t bytes_of_array(DType type, int64_t elements) { return std::max<int64_t>(alignment, elements * size_of(type) + alignment - 1) / alignment * alignment; }
 
 // FNV-1a; names a parameter's random stream, so that adding a parameter changes no other.
 uint64_t hash_of(std::string_view name) {
@@ -122,16 +125,63 @@ void ParameterStore::shard() {
     }
 }
 
-// Runs keep their alignment, so that kernels do the same to them as to the whole array. Returns the elements of the array.
-int64_t ParameterStore::place_masters() {
+std::vector<int> ParameterStore::replicas_that_update(const Parameter& p, int64_t tensor) const {
+    const MeshShape& mesh = mesh_->shape();
+    if (!p.owners.empty() && !(p.experts > 0 && mesh.expert > 1)) return {p.owner(tensor)};
+    std::vector<int> replicas(static_cast<size_t>(p.owners.empty() ? mesh.replicas() : mesh.expert));
+    std::iota(replicas.begin(), replicas.end(), p.owners.empty() ? 0 : p.owner(tensor) * mesh.expert);
+    return replicas;
+}
+
+std::vector<ParameterStore::HeldRun> ParameterStore::held_runs() const {
     const auto here = [&](const Parameter& p, int64_t tensor) { return p.full_precision || updates(p, tensor) ? std::optional(0) : std::nullopt; };
+    std::vector<HeldRun> runs;
+    for (const FlatRun& run : flat_runs(*this, flat_, here)) runs.push_back({run.first, run.elements, 0});
+    return runs;
+}
+
+// Runs keep their alignment, so that kernels do the same to them as to the whole array. Returns the elements of the array.
+int64_t ParameterStore::lay_out(std::vector<HeldRun>& runs) {
     int64_t end = 0;
-    for (const FlatRun& run : flat_runs(*this, flat_, here)) {
-        const int64_t place = (end + alignment - 1) / alignment * alignment + run.first % alignment;
-        held_.push_back({run.first, run.elements, place});
-        end = place + run.elements;
+    for (HeldRun& run : runs) {
+        run.place = (end + alignment - 1) / alignment * alignment + run.first % alignment;
+        end = run.place + run.elements;
     }
     return end;
+}
+
+ArrayBytes ParameterStore::array_bytes(DType compute, bool gradients, DType forward) const {
+    const DType master = accumulate_type(compute);
+    std::vector<HeldRun> held;
+    if (divides_masters(compute, forward)) held = held_runs();
+    return {bytes_of_array(master, held.empty() ? flat_ : lay_out(held)), gradients ? bytes_of_array(master, flat_) : 0, compute == master ? 0 : bytes_of_array(compute, flat_)};
+}
+
+// All replicas at once, tensor by tensor as flat_runs() goes: a tensor joins the run of who has its neighbour too.
+std::vector<int64_t> ParameterStore::master_bytes_of_replicas(DType compute, DType forward) const {
+    const auto replicas = static_cast<size_t>(mesh_->shape().replicas());
+    if (!divides_masters(compute, forward)) return std::vector<int64_t>(replicas, array_bytes(compute, false, forward).masters);
+    std::vector<std::pair<const Parameter*, int64_t>> tensors;
+    for (const Parameter& p : records_)
+        for (int64_t t = 0; t < p.part_tensors(); ++t) tensors.emplace_back(&p, t);
+    std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.first->tensor_offset(a.second) > b.first->tensor_offset(b.second); });
+    std::vector<std::vector<HeldRun>> runs(replicas);
+    std::vector<size_t> next(replicas, tensors.size());  // the tensor that would join
+    std::vector<int> all(replicas);
+    std::iota(all.begin(), all.end(), 0);
+    for (size_t i = 0; i < tensors.size(); ++i) {
+        const auto& [p, tensor] = tensors[i];
+        const int64_t first = p->tensor_offset(tensor), elements = p->part.elements();
+        for (const int r : p->full_precision ? all : replicas_that_update(*p, tensor)) {
+            std::vector<HeldRun>& own = runs[static_cast<size_t>(r)];
+            if (next[static_cast<size_t>(r)] == i) own.back() = {first, own.back().first + own.back().elements - first, 0};
+            else own.push_back({first, elements, 0});
+            next[static_cast<size_t>(r)] = i + 1;
+        }
+    }
+    std::vector<int64_t> bytes;
+    for (std::vector<HeldRun>& own : runs) bytes.push_back(bytes_of_array(accumulate_type(compute), lay_out(own)));
+    return bytes;
 }
 
 Tensor ParameterStore::masters(int64_t first, int64_t elements) const {
@@ -146,19 +196,19 @@ void ParameterStore::allocate(DType compute, bool gradients, DType forward, cons
     device_ = place.device, engine_ = place.engine;
     compute_type_ = compute, forward_type_ = forward;
     require(forward == compute || forward == master_type(), "a forward in the type of the compute copy or of the master weights");
-    const auto array = [&](DType type, int64_t elements) {
-        const int64_t bytes = std::max<int64_t>(alignment, elements * size_of(type) + alignment - 1) / alignment * alignment;
+    const auto array = [&](int64_t bytes) {
         memory_.emplace_back(*engine_, bytes);
         if (!memory_.back().data()) {
             fail(Exit::out_of_memory, "out of memory: the model's {} parameters need {} MB for one of their arrays; choose a smaller model", parameter_count(), bytes >> 20);
         }
         return memory_.back().data();
     };
+    const ArrayBytes bytes = array_bytes(compute, gradients, forward);
     held_.clear();
-    const bool reads_masters = compute == master_type() || forward == master_type();
-    master_ = array(master_type(), sharded_ && !reads_masters ? place_masters() : flat_);
-    gradient_ = gradients ? array(master_type(), flat_) : nullptr;
-    compute_ = compute == master_type() ? master_ : array(compute, flat_);
+    if (divides_masters(compute, forward)) held_ = held_runs(), lay_out(held_);
+    master_ = array(bytes.masters);
+    gradient_ = gradients ? array(bytes.gradients) : nullptr;
+    compute_ = bytes.compute ? array(bytes.compute) : master_;
 }
 
 void ParameterStore::initialise(uint64_t seed) {

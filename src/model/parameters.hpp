@@ -75,6 +75,11 @@ std::pair<int64_t, int64_t> share_of(int64_t size, int64_t rank, int64_t ranks);
 /// What that rank has of a tensor of `shape` that is split so, and its `first` row or column; all of it if nothing is split.
 Shape part_of(const Shape& shape, Split split, int64_t rank, int64_t ranks, int64_t& first);
 
+/// Bytes of a store's arrays, the gaps between groups included.
+struct ArrayBytes {
+    int64_t masters = 0, gradients = 0, compute = 0;  ///< compute: 0 where it is an alias of the masters
+};
+
 class ParameterStore {
 public:
     /// The mesh must outlive the store.
@@ -91,6 +96,12 @@ public:
     /// cost: T5's attention scores are not scaled down, and an error of queries and keys moves probabilities by several per cent. With a forward in f32 and a
     /// backward in bf16 gradients of small random T5s are 10 to 25 times closer to the exact ones (test/README.md).
     void allocate(DType compute, bool gradients, DType forward, const Context& place = Context());
+    /// What allocate() takes of an engine.
+    ArrayBytes array_bytes(DType compute, bool gradients, DType forward) const;
+    /// The same `masters` of each replica (data x expert ranks) of this tensor rank.
+    std::vector<int64_t> master_bytes_of_replicas(DType compute, DType forward) const;
+    /// Replicas that a tensor's owner is, of every expert rank; all of them if it has none.
+    std::vector<int> replicas_that_update(const Parameter& p, int64_t tensor) const;
     /// initialise_tensor() of every record, and the compute copy.
     void initialise(uint64_t seed);
     /// Refreshes the compute copy from the master weights.
@@ -136,7 +147,10 @@ private:
     struct HeldRun {
         int64_t first, elements, place;
     };
-    int64_t place_masters();
+    /// Whether of a sharded store only owners have the master weights.
+    bool divides_masters(DType compute, DType forward) const { return sharded_ && compute != accumulate_type(compute) && forward != accumulate_type(compute); }
+    std::vector<HeldRun> held_runs() const;
+    static int64_t lay_out(std::vector<HeldRun>& runs);
 
     const Mesh* mesh_;
     std::vector<Parameter> records_;

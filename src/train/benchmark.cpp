@@ -150,7 +150,7 @@ BenchmarkRig::BenchmarkRig(Context& context, const Config& config, const Benchma
     ParameterStore& parameters = model_.parameters();
     freeze_parameters(parameters, config.train.freeze);
     if (config.parallel.shard_optimizer) parameters.shard();
-    need_ = memory_of_rank(config_, model_, mesh.shape());
+    need_ = memory_of_rank(config_, mesh.shape());
     check_memory(need_, parameters.parameter_count(), *context.engine);
     parameters.allocate(types.compute, true, types.forward, context);
     parameters.initialise(static_cast<uint64_t>(config.train.seed));

@@ -4,8 +4,9 @@
 #include "core/memory.hpp"
 #include "data/span_corruption.hpp"
 #include "model/moe_layer.hpp"
-#include "model/sharding.hpp"
+#include "optim/freezing.hpp"
 #include "optim/optimizer.hpp"
+#include "train/planned_rank.hpp"
 #include "train/replicas.hpp"
 #include "train/step.hpp"
 
@@ -102,20 +103,55 @@ int64_t target_length(const DataConfig& data, int64_t source) {
 }
 
 MemoryNeed memory_of_weights(const ParameterStore& parameters, DType compute) {
-    int64_t count = 0;
-    for (const Parameter& p : parameters.records()) count += p.part_elements();
-    return {.weights = count * size_of(accumulate_type(compute)), .compute_copy = compute == DType::bf16 ? count * size_of(compute) : 0};
+    const ArrayBytes bytes = parameters.array_bytes(compute, false, compute);
+    return {.weights = bytes.masters, .compute_copy = bytes.compute};
 }
+
+namespace {
+
+// Of optimizer state for one tensor of a record's part: a piece of memory a slot, in whole cache lines.
+int64_t state_bytes(const OptimizerConfig& config, const ParameterStore& store, const Parameter& p, DType type) {
+    constexpr int64_t line = 64;
+    const Mesh& mesh = store.mesh();
+    int64_t bytes = 0, first = 0;
+    for (const StateSlot& slot : optimizer_slots(config, p)) {
+        const int64_t part = part_of(slot.shape, slot.split, mesh.tensor_index(), mesh.shape().tensor, first).elements() * size_of(type);
+        bytes += (part + line - 1) / line * line;
+    }
+    return bytes;
+}
+
+// Weights, gradients and optimizer state of the rank's store; of a sharded one, of the replica that needs most.
+MemoryNeed memory_beside_activations(const Config& config, const ParameterStore& store) {
+    const TrainingTypes types = training_types(config.train);
+    const ArrayBytes bytes = store.array_bytes(types.compute, true, types.forward);
+    const std::vector<int64_t> masters = store.is_sharded() ? store.master_bytes_of_replicas(types.compute, types.forward) : std::vector{bytes.masters};
+    std::vector<int64_t> state(masters.size());
+    int64_t count = 0;
+    for (const Parameter& p : store.records()) {
+        count += p.part_elements();
+        const int64_t one = state_bytes(config.optimizer, store, p, accumulate_type(types.compute));
+        if (p.owners.empty()) {
+            for (int64_t& of : state) of += one * p.part_tensors();
+            continue;
+        }
+        for (int64_t t = 0; t < p.part_tensors(); ++t)
+            for (const int replica : store.replicas_that_update(p, t)) state[static_cast<size_t>(replica)] += one;
+    }
+    size_t most = 0;
+    for (size_t r = 1; r < state.size(); ++r)
+        if (masters[r] + state[r] > masters[most] + state[most]) most = r;
+    return {.weights = masters[most], .compute_copy = bytes.compute, .gradients = bytes.gradients, .optimizer = state[most], .parameters = count};
+}
+
+}  // namespace
 
 MemoryNeed memory_of_training(const Config& config, const Transformer& model, const SequenceShape& shape, int64_t expert_ranks) {
     const ModelConfig& c = config.model;
     const TrainingTypes types = training_types(config.train);
     const DType compute = types.compute;
     const Sizes size{size_of(types.forward), size_of(compute), size_of(accumulate_type(compute)), config.parallel.sequence ? std::max<int64_t>(1, config.parallel.tensor) : 1};
-    MemoryNeed need = memory_of_weights(model.parameters(), compute);
-    need.gradients = need.weights;
-    for (const Parameter& p : model.parameters().records())
-        for (const auto& [suffix, slot, split] : optimizer_slots(config.optimizer, p)) need.optimizer += p.tensors() * slot.elements() * size.accumulate;
+    MemoryNeed need = memory_beside_activations(config, model.parameters());
     const int64_t memory_tokens = shape.rows * shape.source;
     const Recompute recompute = config.train.recompute;
     Activations encoder{recompute}, decoder = activations_of_stack(c, true, shape.rows, shape.target, memory_tokens, size, recompute, expert_ranks);
@@ -148,62 +184,19 @@ Config config_of_rank(Config config, const MeshShape& mesh, int64_t micro_rows) 
     return config;
 }
 
-int64_t elements_of_rank(const MeshShape& mesh, int64_t elements, Split split, bool expert) {
-    const int64_t ranks = (expert ? mesh.expert : 1) * (split == Split::none ? 1 : mesh.tensor);
-    return (elements + ranks - 1) / ranks;
-}
-
 bool keeps_all_masters(const TrainConfig& config, const Parameter& p) {
     return training_types(config).forward == accumulate_type(training_types(config).compute) || p.full_precision;
 }
 
-namespace {
-
-// Elements of master weights and optimizer state.
-struct Held {
-    int64_t masters = 0, state = 0;
-};
-
-// Of each replica, in the order of their ranks.
-std::vector<Held> held_by_replicas(const Config& config, const std::vector<Parameter>& records, const MeshShape& mesh) {
-    std::vector<Held> held(static_cast<size_t>(mesh.replicas()));
-    const auto owners = config.parallel.shard_optimizer ? owners_of(records, mesh) : std::vector<std::vector<int>>(records.size());
-    for (size_t i = 0; i < records.size(); ++i) {
-        const Parameter& p = records[i];
-        const bool everyones = owners[i].empty();
-        const auto part = [&](const Shape& shape, Split split) {  // of one tensor, or of all that expert ranks divide
-            return everyones ? elements_of_rank(mesh, p.tensors() * shape.elements(), split, p.experts > 0) : elements_of_rank(mesh, shape.elements(), split, false);
-        };
-        const int64_t masters = part(p.shape, p.split), experts = p.experts > 0 ? mesh.expert : 1;
-        int64_t state = 0;
-        for (const StateSlot& slot : optimizer_slots(config.optimizer, p)) state += part(slot.shape, slot.split);
-        for (size_t r = 0; r < held.size(); ++r) {
-            const int place = static_cast<int>(static_cast<int64_t>(r) / experts);  // among the ranks that have the same tensors
-            const int64_t owned = everyones ? 1 : std::count(owners[i].begin(), owners[i].end(), place), all = everyones ? 1 : static_cast<int64_t>(owners[i].size());
-            held[r].state += owned * state;
-            held[r].masters += (keeps_all_masters(config.train, p) ? all : owned) * masters;
-        }
-    }
-    return held;
-}
-
-Held largest_of(const std::vector<Held>& held) {
-    return *std::max_element(held.begin(), held.end(), [](const Held& a, const Held& b) { return a.masters + a.state < b.masters + b.state; });
-}
-
-}  // namespace
-
-MemoryNeed memory_of_rank(const Config& config, const Transformer& model, const MeshShape& mesh, int64_t micro_rows) {
+MemoryNeed memory_of_rank(const Config& config, const MeshShape& mesh, int64_t micro_rows) {
+    PlannedRank last(mesh.ranks() - 1, mesh.ranks());  // where sizes do not divide, it has the larger parts
+    const Mesh place(last, mesh);
+    Transformer model(config.model, place);
+    freeze_parameters(model.parameters(), config.train.freeze);
+    if (config.parallel.shard_optimizer) model.parameters().shard();
     const Config rank = config_of_rank(config, mesh, micro_rows);
-    const TrainingTypes types = training_types(config.train);
-    const int64_t wide = size_of(accumulate_type(types.compute)), rows = rank.data.micro_batch_rows, source = config.data.encoder_length;
-    MemoryNeed need = memory_of_training(rank, Transformer(rank.model), {rows, source, target_length(config.data, source)}, mesh.expert);
-    int64_t count = 0;
-    for (const Parameter& p : model.parameters().records()) count += elements_of_rank(mesh, p.elements(), p.split, p.experts > 0);
-    need.gradients = count * wide, need.compute_copy = types.compute == DType::bf16 ? count * size_of(DType::bf16) : 0;
-    const Held held = largest_of(held_by_replicas(config, model.parameters().records(), mesh));
-    need.weights = held.masters * wide, need.optimizer = held.state * wide;
-    return need;
+    const int64_t source = config.data.encoder_length;
+    return memory_of_training(rank, model, {rank.data.micro_batch_rows, source, target_length(config.data, source)}, mesh.expert);
 }
 
 namespace {

@@ -181,6 +181,14 @@ Cluster cluster_of(const std::string& device, const std::string& network, int ra
     return cluster;
 }
 
+namespace {
+
+bool routes_without_capacity(const ModelConfig& c) {
+    return (!c.encoder_sparse.empty() && c.encoder_decoder && c.encoder_routing.dropless) || (!c.decoder_sparse.empty() && c.decoder_routing.dropless);
+}
+
+}  // namespace
+
 double RankPlan::seconds() const {
     double sum = 1e-3 * compute.milliseconds;
     for (const CollectivePlan& c : collectives) sum += c.seconds;
@@ -206,8 +214,9 @@ RankPlan plan_rank(const Config& config, const Cluster& cluster, const MeshShape
     freeze_parameters(model.parameters(), config.train.freeze);
     RankPlan plan;
     plan.mesh = mesh, plan.rows = local.data.batch_rows, plan.micro_rows = local.data.micro_batch_rows;
-    for (const Parameter& p : model.parameters().records()) plan.parameters += elements_of_rank(mesh, p.elements(), p.split, p.experts > 0);
-    plan.memory = memory_of_rank(config, model, mesh, micro_rows);
+    plan.memory = memory_of_rank(config, mesh, micro_rows);
+    plan.parameters = plan.memory.parameters;
+    plan.even_rows = mesh.expert > 1 && routes_without_capacity(config.model);
     plan.compute = predict_step(local, cluster.device);
 
     Collectives all(cluster);

@@ -50,6 +50,7 @@ struct RankPlan {
     int64_t rows = 0;        ///< of the step, for a rank with the most
     int64_t micro_rows = 0;  ///< of a micro-batch
     int64_t parameters = 0;  ///< that this rank holds
+    bool even_rows = false;  ///< dropless rows are taken to come evenly to the experts of all ranks: a rank whose experts are chosen more often needs more of everything
     MemoryNeed memory;
     StepPrediction compute;
     std::vector<CollectivePlan> collectives;

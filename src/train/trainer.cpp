@@ -61,9 +61,7 @@ void report_data(const char* key, const DataStatistics& data, const DataConfig& 
 // Refuses what cannot be trained or does not fit into memory, before anything is read.
 Config affordable(const Context& context, Config config, const MeshShape& mesh, int sharers) {
     check_division(config.model, mesh);
-    Transformer model(config.model);
-    freeze_parameters(model.parameters(), config.train.freeze);
-    check_memory(memory_of_rank(config, model, mesh), model.parameters().parameter_count(), *context.engine, sharers);
+    check_memory(memory_of_rank(config, mesh), Transformer(config.model).parameters().parameter_count(), *context.engine, sharers);
     return config;
 }
 

@@ -12,6 +12,13 @@ expect 0 '32 h100, .*32 data x 1 expert x 1 tensor' "$FLANMOE" plan "$models/t5-
 expect 71 'a rank needs .*; it fits on (224|448) h100 as ' "$FLANMOE" "${large[@]}" --ranks 7
 expect 71 'nor does it fit on more, up to 100000; use shorter rows' "$FLANMOE" "${large[@]}" --ranks 100000 --set data.batch_rows=200000 --set data.encoder_length=20000000 --set data.decoder_length=100
 
+# What is a mean only is said.
+dropless=(plan "$ROOT/configs/model/switch-small.toml" --set moe.router=dropless --set data.batch_rows=8 --set data.micro_batch_rows=0)
+expect 0 'dropless    rows are taken to go evenly to the ranks of the experts: figures are means' "$FLANMOE" "${dropless[@]}" --set parallel.expert=2
+expect 0 '"even_rows_assumed": true' "$FLANMOE" "${dropless[@]}" --set parallel.expert=2 --json
+expect 0 '"even_rows_assumed": false' "$FLANMOE" "${dropless[@]}" --set parallel.data=2 --json
+expect 0 '"even_rows_assumed": false' "$FLANMOE" "${dropless[@]}" --set moe.router=switch --set parallel.expert=2 --json
+
 refuse 64 'no mesh of 100000 ranks can run this config: data.batch_rows = 2048 is too few rows' "$FLANMOE" "${large[@]}" --ranks 100000
 refuse 64 'multipl' "$FLANMOE" plan "$models/t5-small.toml" --set parallel.tensor=4 --ranks 6
 refuse 64 '6 heads .model.heads. do not divide over parallel.tensor = 4 ranks' "$FLANMOE" plan "$models/t5-small.toml" --set parallel.tensor=4
