@@ -3,10 +3,10 @@
 
 #include "engine.hpp"
 #include "library.hpp"
+#include "trail.hpp"
 
 #include "comm/agreement.hpp"
 #include "comm/world.hpp"
-
 
 #include <algorithm>
 #include <condition_variable>
@@ -127,16 +127,19 @@ private:
     std::thread thread_;  // last: it uses what is above
 };
 
+/// What all groups of a rank share.
+struct Rank {
+    Watch watch;
+    Trail trail;
+};
+
 class NcclCommunicator : public Communicator {
 public:
-    NcclCommunicator(Engine& engine, Communicator& host, std::shared_ptr<Watch> watch) : engine_(engine), host_(&host), watch_(std::move(watch)) { start(); }
-    NcclCommunicator(Engine& engine, std::unique_ptr<Communicator> host, std::shared_ptr<Watch> watch)
-        : engine_(engine), owned_(std::move(host)), host_(owned_.get()), watch_(std::move(watch)) {
-        start();
-    }
+    NcclCommunicator(Communicator& host, std::shared_ptr<Rank> shared) : host_(&host), shared_(std::move(shared)) { start(); }
+    NcclCommunicator(std::unique_ptr<Communicator> host, std::shared_ptr<Rank> shared) : owned_(std::move(host)), host_(owned_.get()), shared_(std::move(shared)) { start(); }
     ~NcclCommunicator() override {
         if (!group_) return;
-        watch_->remove(group_);
+        shared_->watch.remove(group_);
         if (std::uncaught_exceptions() > 0) library().abort(group_);  // others may never come
         else library().destroy(group_);
     }
@@ -149,58 +152,65 @@ public:
         if (on_host(context)) return host_->all_reduce(context, values, reduction);
         require(values.compact(), "a compact tensor to communicate");
         if (size() == 1 || values.elements() == 0) return;
-        count(Collective::all_reduce, 2 * (bound(values.elements(), size()) - share(values.elements())) * size_of(values.dtype));
-        check_nccl(library().all_reduce(values.data, values.data, elements(values), nccl_type(values.dtype), reduction == Reduction::sum ? ncclSum : ncclMax, group_, engine_of(context).stream()),
-                   "an all-reduce");
+        queue(context, Collective::all_reduce, 2 * (bound(values.elements(), size()) - share(values.elements())) * size_of(values.dtype), [&](cudaStream_t stream) {
+            return library().all_reduce(values.data, values.data, elements(values), nccl_type(values.dtype), reduction == Reduction::sum ? ncclSum : ncclMax, group_, stream);
+        });
     }
     void all_gather(Context& context, const Tensor& part, const Tensor& whole) override {
         if (on_host(context)) return host_->all_gather(context, part, whole);
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
         if (size() == 1) return context.engine->copy(whole.data, part.data, part.bytes());
-        count(Collective::all_gather, (size() - 1) * part.bytes());
-        check_nccl(library().all_gather(part.data, whole.data, elements(part), nccl_type(part.dtype), group_, engine_of(context).stream()), "an all-gather");
+        queue(context, Collective::all_gather, (size() - 1) * part.bytes(),
+              [&](cudaStream_t stream) { return library().all_gather(part.data, whole.data, elements(part), nccl_type(part.dtype), group_, stream); });
     }
     void reduce_scatter(Context& context, const Tensor& whole, const Tensor& part) override {
         if (on_host(context)) return host_->reduce_scatter(context, whole, part);
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
         if (size() == 1) return context.engine->copy(part.data, whole.data, part.bytes());
-        count(Collective::reduce_scatter, (size() - 1) * part.bytes());
-        check_nccl(library().reduce_scatter(whole.data, part.data, elements(part), nccl_type(part.dtype), ncclSum, group_, engine_of(context).stream()), "a reduce-scatter");
+        queue(context, Collective::reduce_scatter, (size() - 1) * part.bytes(),
+              [&](cudaStream_t stream) { return library().reduce_scatter(whole.data, part.data, elements(part), nccl_type(part.dtype), ncclSum, group_, stream); });
     }
     void reduce(Context& context, const Tensor& values, int root) override {
         if (on_host(context)) return host_->reduce(context, values, root);
         require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
         if (size() == 1) return;
-        count(Collective::reduce, rank() == root ? 0 : values.bytes());
-        check_nccl(library().reduce(values.data, values.data, elements(values), nccl_type(values.dtype), ncclSum, root, group_, engine_of(context).stream()), "a reduce");
+        queue(context, Collective::reduce, rank() == root ? 0 : values.bytes(),
+              [&](cudaStream_t stream) { return library().reduce(values.data, values.data, elements(values), nccl_type(values.dtype), ncclSum, root, group_, stream); });
     }
     void all_to_all(Context& context, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from) override;
     void broadcast(Context& context, const Tensor& values, int root) override {
         if (on_host(context)) return host_->broadcast(context, values, root);
         require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
         if (size() == 1) return;
-        count(Collective::broadcast, rank() == root ? (size() - 1) * values.bytes() : 0);
-        check_nccl(library().broadcast(values.data, values.data, elements(values), nccl_type(values.dtype), root, group_, engine_of(context).stream()), "a broadcast");
+        queue(context, Collective::broadcast, rank() == root ? (size() - 1) * values.bytes() : 0,
+              [&](cudaStream_t stream) { return library().broadcast(values.data, values.data, elements(values), nccl_type(values.dtype), root, group_, stream); });
     }
     void barrier() override {
         if (size() == 1) return;
         count(Collective::barrier, size() - 1);
         host_->barrier();
     }
-    std::unique_ptr<Communicator> split(int color, int key) override { return std::make_unique<NcclCommunicator>(engine_, host_->split(color, key), watch_); }
+    std::unique_ptr<Communicator> split(int color, int key) override { return std::make_unique<NcclCommunicator>(host_->split(color, key), shared_); }
 
 private:
     void start();
+    /// Between its marks; `work` gets the stream.
+    template <class Work>
+    void queue(Context& context, Collective collective, int64_t bytes, const Work& work) {
+        count(collective, bytes);
+        shared_->trail.begin(context, collective);
+        check_nccl(work(engine_of(context).stream()), name_of(collective));
+        shared_->trail.end(context);
+    }
     static bool on_host(const Context& context) { return context.device == Device::cpu; }
     static size_t elements(const Tensor& tensor) { return static_cast<size_t>(tensor.elements()); }
     /// Elements of this rank's part where an all-reduce cuts the values into one part a rank.
     int64_t share(int64_t count) const { return bound(count, rank() + 1) - bound(count, rank()); }
     int64_t bound(int64_t count, int r) const { return count * r / size(); }
 
-    Engine& engine_;
     std::unique_ptr<Communicator> owned_;
     Communicator* host_;
-    std::shared_ptr<Watch> watch_;
+    std::shared_ptr<Rank> shared_;
     ncclComm_t group_ = nullptr;
 };
 
@@ -222,29 +232,31 @@ void NcclCommunicator::start() {
     if (rank() == 0) check_nccl(library().unique_id(&id), "the start");
     id = from_text(broadcast_text(*host_, to_text(id)));
     check_nccl(library().init(&group_, size(), id, rank()), "the start of a group of ranks");
-    watch_->add(group_);
+    shared_->watch.add(group_);
 }
 
 void NcclCommunicator::all_to_all(Context& context, const Tensor& send, const std::vector<RowBlock>& blocks_to, const Tensor& receive, const std::vector<RowBlock>& blocks_from) {
     if (on_host(context)) return host_->all_to_all(context, send, blocks_to, receive, blocks_from);
     check_blocks(*this, send, blocks_to, receive, blocks_from);
     const int64_t width = send.cols() * size_of(send.dtype);
+    const auto of = [width](const Tensor& tensor, const RowBlock& block) { return static_cast<char*>(tensor.data) + block.first * width; };
+    const auto own = static_cast<size_t>(rank());
+    if (blocks_to[own].rows > 0) context.engine->copy(of(receive, blocks_from[own]), of(send, blocks_to[own]), blocks_to[own].rows * width);
+    if (size() == 1) return count(Collective::all_to_all, 0);
     int64_t sent = 0;
-    if (size() > 1) check_nccl(library().group_start(), "an all-to-all");
-    for (int r = 0; r < size(); ++r) {
-        const RowBlock out = blocks_to[static_cast<size_t>(r)], in = blocks_from[static_cast<size_t>(r)];
-        const char* const source = static_cast<const char*>(send.data) + out.first * width;
-        char* const target = static_cast<char*>(receive.data) + in.first * width;
-        if (r == rank()) {
-            if (out.rows > 0) context.engine->copy(target, source, out.rows * width);
-            continue;
+    for (int r = 0; r < size(); ++r)
+        if (r != rank()) sent += blocks_to[static_cast<size_t>(r)].rows * width;
+    queue(context, Collective::all_to_all, sent, [&](cudaStream_t stream) {
+        ncclResult_t result = library().group_start();
+        for (int r = 0; r < size() && result == ncclSuccess; ++r) {
+            if (r == rank()) continue;
+            const RowBlock out = blocks_to[static_cast<size_t>(r)], in = blocks_from[static_cast<size_t>(r)];
+            if (out.rows > 0) result = library().send(of(send, out), static_cast<size_t>(out.rows * width), ncclUint8, r, group_, stream);
+            if (in.rows > 0 && result == ncclSuccess) result = library().receive(of(receive, in), static_cast<size_t>(in.rows * width), ncclUint8, r, group_, stream);
         }
-        sent += out.rows * width;
-        if (out.rows > 0) check_nccl(library().send(source, static_cast<size_t>(out.rows * width), ncclUint8, r, group_, engine_of(context).stream()), "an all-to-all");
-        if (in.rows > 0) check_nccl(library().receive(target, static_cast<size_t>(in.rows * width), ncclUint8, r, group_, engine_of(context).stream()), "an all-to-all");
-    }
-    if (size() > 1) check_nccl(library().group_end(), "an all-to-all");
-    count(Collective::all_to_all, sent);
+        const ncclResult_t ended = library().group_end();
+        return result == ncclSuccess ? ended : result;
+    });
 }
 
 // NCCL does not support two ranks on one GPU, and may hang.
@@ -261,15 +273,15 @@ bool share_gpus(const Engine& engine, Communicator& host) {
 
 }  // namespace
 
-std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, std::function<void(const std::string&)> failed) {
+std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, Progress& progress, std::function<void(const std::string&)> failed) {
     Engine& engine = engine_of(context);
     if (share_gpus(engine, host)) return nullptr;
-    return std::make_unique<NcclCommunicator>(engine, host, std::make_shared<Watch>(std::move(failed)));
+    return std::make_unique<NcclCommunicator>(host, std::shared_ptr<Rank>(new Rank{Watch(std::move(failed)), Trail(engine, context.activity, progress)}));
 }
 
 #else
 
-std::unique_ptr<Communicator> nccl_communicator(Context&, Communicator&, std::function<void(const std::string&)>) {
+std::unique_ptr<Communicator> nccl_communicator(Context&, Communicator&, Progress&, std::function<void(const std::string&)>) {
     fail(Exit::hardware, "this program was built without NCCL (its toolkit has no nccl.h); install it and build again");
 }
 

@@ -27,7 +27,8 @@ RankMesh::RankMesh(World& world, const std::function<RankSettings()>& settings) 
     world.set_limits(s.parallel.patience, s.parallel.timeout);
     const int place = place_on_host(ranks).number;
     together(ranks, [&] { context_ = std::make_unique<DeviceContext>(s.device, place); });
-    over_nccl_ = device_ranks(*context_, ranks, [&](const std::string& sentence) { world.give_up(Exit::rank_failed, sentence); });
+    context_->activity = &world.activity();
+    over_nccl_ = device_ranks(*context_, ranks, world.progress(), [&](const std::string& sentence) { world.give_up(Exit::rank_failed, sentence); });
     if (s.device == Device::cuda && ranks.size() > 1)
         info("ranks exchange tensors {}", over_nccl_ ? "over NCCL" : "over MPI, staged through host memory, since some share a GPU");
     mesh_ = std::make_unique<Mesh>(over_nccl_ ? *over_nccl_ : ranks, shape);

@@ -9,7 +9,7 @@ namespace flanmoe {
 
 #ifdef FLANMOE_CUDA
 namespace cuda {
-std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, std::function<void(const std::string&)> failed);
+std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, Progress& progress, std::function<void(const std::string&)> failed);
 }
 #endif
 
@@ -19,9 +19,9 @@ HostPlace place_on_host(Communicator& ranks) {
     return {static_cast<int>(std::count(hosts.begin(), own, *own)), static_cast<int>(std::count(hosts.begin(), hosts.end(), *own))};
 }
 
-std::unique_ptr<Communicator> device_ranks([[maybe_unused]] Context& context, [[maybe_unused]] Communicator& ranks, [[maybe_unused]] std::function<void(const std::string&)> failed) {
+std::unique_ptr<Communicator> device_ranks([[maybe_unused]] Context& context, [[maybe_unused]] Communicator& ranks, [[maybe_unused]] Progress& progress, [[maybe_unused]] std::function<void(const std::string&)> failed) {
 #ifdef FLANMOE_CUDA
-    if (context.device == Device::cuda && ranks.size() > 1) return cuda::nccl_communicator(context, ranks, std::move(failed));
+    if (context.device == Device::cuda && ranks.size() > 1) return cuda::nccl_communicator(context, ranks, progress, std::move(failed));
 #endif
     return nullptr;
 }

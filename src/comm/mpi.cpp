@@ -47,6 +47,7 @@ struct Sent {
 struct Mpi::Shared {
     std::atomic<double> timeout = 0;
     Activity activity;
+    Progress progress;
     const std::thread::id worker = std::this_thread::get_id();  ///< whose activity that is
     std::list<std::deque<Sent>> sent;  ///< of the mailboxes, which they outlive: messages may still be under way to ranks that no longer look
 };
@@ -110,7 +111,10 @@ protected:
             });
         }
         statuses_.resize(requests_.size());
-        wait(collective);
+        {
+            const InExchange exchange(shared_->progress);
+            wait(collective);
+        }
         if (noted) shared_->activity.collective = nullptr;
         for (size_t i = 0; i < received; ++i) {
             int arrived = 0;
@@ -240,6 +244,8 @@ void Mpi::finish() { MPI_Finalize(); }
 std::unique_ptr<Mailbox> Mpi::mailbox() { return std::make_unique<MpiMailbox>(shared_->sent.emplace_back()); }
 
 Activity& Mpi::activity() { return shared_->activity; }
+
+Progress& Mpi::progress() { return shared_->progress; }
 
 void Mpi::abort(int code) {
     MPI_Abort(MPI_COMM_WORLD, code);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "comm/communicator.hpp"
+#include "comm/progress.hpp"
 #include "core/activity.hpp"
 
 #include <cstddef>
@@ -52,6 +53,8 @@ public:
 
     /// What this rank is doing; collectives of the thread that made this note themselves there.
     Activity& activity();
+    /// How far it is with its exchanges.
+    Progress& progress();
 
 private:
     struct Shared;

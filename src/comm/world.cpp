@@ -12,6 +12,8 @@ namespace flanmoe {
 
 namespace {
 constexpr double patience_at_start = 5, timeout_at_start = 120;  // until the config is known
+// The watchdog sees all ranks and names the one behind; a rank that waits knows only who did not come to it, so it gives up by itself a little later.
+double own_timeout(double timeout) { return timeout > 0 ? timeout + 5 : 0; }
 }
 
 std::string host_name() {
@@ -27,16 +29,18 @@ World::World(std::function<void(const Trouble&)> said) : said_(std::move(said)) 
         return;
     }
     mpi_ = std::make_unique<Mpi>();
-    mpi_->set_timeout(timeout_at_start);
+    mpi_->set_timeout(own_timeout(timeout_at_start));
     ranks_ = &mpi_->world();
     activity_ = &mpi_->activity();
+    progress_ = &mpi_->progress();
     if (size() == 1) return;
     std::vector<RankProcess> places;
     for (const std::string& text : gather_texts(*ranks_, fmt::format("{} {}", ::getpid(), host_name()))) {
         const size_t blank = text.find(' ');
         places.push_back({text.substr(blank + 1), std::atoll(text.substr(0, blank).c_str())});
     }
-    watchdog_ = std::make_unique<Watchdog>(rank(), std::move(places), mpi_->mailbox(), *activity_, patience_at_start, [this](const Finding& finding) {
+    const Watchdog::Limits limits{patience_at_start, timeout_at_start};
+    watchdog_ = std::make_unique<Watchdog>(rank(), std::move(places), mpi_->mailbox(), *activity_, *progress_, limits, [this](const Finding& finding) {
         if (ending_.exchange(true)) return;
         say(finding.sentence);
         Mpi::abort(static_cast<int>(finding.code));
@@ -46,8 +50,8 @@ World::World(std::function<void(const Trouble&)> said) : said_(std::move(said)) 
 World::~World() = default;
 
 void World::set_limits(double patience, double timeout) {
-    if (watchdog_) watchdog_->set_patience(patience);
-    if (mpi_) mpi_->set_timeout(timeout);
+    if (watchdog_) watchdog_->set_limits({patience, timeout});
+    if (mpi_) mpi_->set_timeout(own_timeout(timeout));
 }
 
 void World::say(std::string sentence) {

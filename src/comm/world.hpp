@@ -31,7 +31,9 @@ public:
     int size() const { return ranks_->size(); }
     /// What this rank does, as the others will know it.
     Activity& activity() { return *activity_; }
-    /// Seconds after which a silent rank counts as stopped, and one that does not come to a collective of the host as hung (0: never). Before: five, and two minutes.
+    /// How far its collectives are.
+    Progress& progress() { return *progress_; }
+    /// Seconds after which a silent rank counts as stopped, and one that does not come to a collective as hung (0: never). Before: five, and two minutes.
     void set_limits(double patience, double timeout);
 
     /// Runs the work of this rank. A SharedError passes through once every rank is there and rank 0 has said it (if there are several); any other error is
@@ -51,6 +53,8 @@ private:
     Communicator* ranks_;
     Activity own_;
     Activity* activity_ = &own_;
+    Progress own_progress_;
+    Progress* progress_ = &own_progress_;
     std::atomic<bool> ending_ = false;  ///< somebody says why and ends the run
     std::mutex watching_;               ///< of the pointer
     std::unique_ptr<Watchdog> watchdog_;

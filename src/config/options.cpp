@@ -292,7 +292,7 @@ void add_parallel(std::vector<Option>& rows) {
                     "divide optimizer state over the ranks with the same weights, and with train.dtype = bf16 and train.forward = bf16 the f32 master weights too; the same results"}),
         changeable({"parallel.check_every", parallel<&P::check_every>, at_least(0), no_names, "steps between comparisons of equal weights on several ranks; 0: never"}),
         changeable({"parallel.patience", parallel<&P::patience>, at_least(0), no_names, "seconds without a sign of life that end the run (exit 77); 0: not watched"}),
-        changeable({"parallel.timeout", parallel<&P::timeout>, at_least(0), no_names, "seconds in one collective that end the run (exit 77; not of those over NCCL, where only parallel.patience and NCCL's own errors do); 0: no limit"}),
+        changeable({"parallel.timeout", parallel<&P::timeout>, at_least(0), no_names, "seconds in one collective, on the host or on a GPU, that end the run (exit 77); 0: no limit"}),
     });
 }
 

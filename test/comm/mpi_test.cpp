@@ -58,9 +58,11 @@ void late_ranks(Mpi& mpi, Context& context) {
     mpi.set_timeout(60);
     // What a thread of its own exchanges is not where this rank is.
     std::thread([&] {
-        const int64_t before = mpi.activity().collectives;
+        const int64_t before = mpi.activity().collectives, begun = mpi.progress().begun;
         world.barrier();
         CHECK(mpi.activity().collectives == before);
+        CHECK(mpi.progress().begun == begun + 1);
+        CHECK(mpi.progress().ended == begun + 1);
     }).join();
 }
 

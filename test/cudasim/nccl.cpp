@@ -2,33 +2,25 @@
 // ranks have published, takes the result. Send and receive are queues between pairs. So ranks may come in any order, and graphs replay them.
 #include <nccl.h>
 
+#include "cudasim/nccl_group.hpp"
 #include "cudasim/runtime_state.hpp"
 
 #include "core/tensor.hpp"
 
+#include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <map>
 #include <memory>
+#include <unistd.h>
 #include <vector>
 
 using flanmoe::bf16;
 
 namespace {
 
-using Bytes = std::vector<std::byte>;
-
-struct Meeting {
-    std::vector<Bytes> sent;
-    int arrived = 0, left = 0;
-};
-/// What the ranks of a group share; touched under the simulator's lock.
-struct Group {
-    explicit Group(int n) : ranks(n) {}
-    int ranks;
-    std::map<int64_t, Meeting> meetings;
-    std::map<std::pair<int, int>, std::deque<Bytes>> channels;  // from, to
-};
+using cudasim::Bytes;
+using cudasim::NcclGroup;
+using Published = std::vector<Bytes>;  // by rank
 
 struct Transfer {
     bool send;
@@ -53,42 +45,42 @@ size_t size_of(ncclDataType_t type) {
 }
 
 template <class T>
-void combine(const Meeting& meeting, size_t first, size_t count, ncclRedOp_t operation, void* out) {
+void combine(const Published& sent, size_t first, size_t count, ncclRedOp_t operation, void* out) {
     using Sum = std::conditional_t<std::is_same_v<T, bf16>, float, T>;
     for (size_t i = 0; i < count; ++i) {
-        const auto value = [&](const Bytes& sent) { return static_cast<Sum>(reinterpret_cast<const T*>(sent.data())[first + i]); };
-        Sum sum = value(meeting.sent[0]);
-        for (size_t r = 1; r < meeting.sent.size(); ++r) {
-            const Sum other = value(meeting.sent[r]);
+        const auto value = [&](const Bytes& theirs) { return static_cast<Sum>(reinterpret_cast<const T*>(theirs.data())[first + i]); };
+        Sum sum = value(sent[0]);
+        for (size_t r = 1; r < sent.size(); ++r) {
+            const Sum other = value(sent[r]);
             sum = operation == ncclSum ? sum + other : sum < other ? other : sum;
         }
         static_cast<T*>(out)[i] = static_cast<T>(sum);
     }
 }
 
-void combine(ncclDataType_t type, const Meeting& meeting, size_t first, size_t count, ncclRedOp_t operation, void* out) {
+void combine(ncclDataType_t type, const Published& sent, size_t first, size_t count, ncclRedOp_t operation, void* out) {
     switch (type) {
-        case ncclFloat32: return combine<float>(meeting, first, count, operation, out);
-        case ncclFloat64: return combine<double>(meeting, first, count, operation, out);
-        case ncclBfloat16: return combine<bf16>(meeting, first, count, operation, out);
-        case ncclInt32: return combine<int32_t>(meeting, first, count, operation, out);
-        case ncclInt64: return combine<int64_t>(meeting, first, count, operation, out);
-        case ncclUint8: return combine<uint8_t>(meeting, first, count, operation, out);
+        case ncclFloat32: return combine<float>(sent, first, count, operation, out);
+        case ncclFloat64: return combine<double>(sent, first, count, operation, out);
+        case ncclBfloat16: return combine<bf16>(sent, first, count, operation, out);
+        case ncclInt32: return combine<int32_t>(sent, first, count, operation, out);
+        case ncclInt64: return combine<int64_t>(sent, first, count, operation, out);
+        case ncclUint8: return combine<uint8_t>(sent, first, count, operation, out);
     }
 }
 
 }  // namespace
 
 struct ncclComm {
-    std::shared_ptr<Group> group;
-    int rank;
+    std::shared_ptr<NcclGroup> group;
+    int ranks, rank;
     int64_t begun = 0, ended = 0;  // collectives whose operations have run
 };
 
 namespace {
 
-std::map<int64_t, std::shared_ptr<Group>>& groups() {
-    static std::map<int64_t, std::shared_ptr<Group>> all;
+std::map<std::string, std::shared_ptr<NcclGroup>>& groups() {
+    static std::map<std::string, std::shared_ptr<NcclGroup>> all;
     return all;
 }
 
@@ -97,54 +89,39 @@ ncclResult_t& broken() {
     return error;
 }
 
-int64_t number_of(const ncclUniqueId& id) {
-    int64_t number = 0;
-    std::memcpy(&number, id.internal, sizeof number);
-    return number;
-}
-
 ncclResult_t result_of(cudaError_t error) { return error == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError; }
 
 /// `take` gets everyone's bytes; ranks that send different numbers of them are a failure, as they would hang or corrupt on hardware.
-ncclResult_t collective(ncclComm_t comm, cudaStream_t stream, const void* send, size_t bytes, std::function<void(const Meeting&)> take) {
+ncclResult_t collective(ncclComm_t comm, cudaStream_t stream, const void* send, size_t bytes, std::function<void(const Published&)> take) {
     const std::lock_guard lock(cudasim::mutex());
     const auto publish = [=] {
-        Meeting& meeting = comm->group->meetings[comm->begun++];
-        meeting.sent.resize(static_cast<size_t>(comm->group->ranks));
         const auto* from = static_cast<const std::byte*>(send);
-        meeting.sent[static_cast<size_t>(comm->rank)] = Bytes(from, from + bytes);
-        ++meeting.arrived;
+        comm->group->publish(comm->begun++, comm->rank, Bytes(from, from + bytes));
     };
-    const auto all_here = [=] {
-        const auto found = comm->group->meetings.find(comm->ended);
-        return found != comm->group->meetings.end() && found->second.arrived == comm->group->ranks;
-    };
+    const auto all_here = [=] { return comm->group->all_published(comm->ended); };
     const auto leave = [=, take = std::move(take)] {
-        Meeting& meeting = comm->group->meetings[comm->ended];
-        for (const Bytes& theirs : meeting.sent)
+        const Published sent = comm->group->take(comm->ended++, comm->rank);
+        for (const Bytes& theirs : sent)
             if (theirs.size() != bytes) return void(cudasim::fail("ranks call a collective with different sizes"));
-        take(meeting);
-        if (++meeting.left == comm->group->ranks) comm->group->meetings.erase(comm->ended);
-        ++comm->ended;
+        take(sent);
     };
     if (const cudaError_t error = cudasim::queue_work(stream, publish)) return result_of(error);
     return result_of(cudasim::queue_work_when(all_here, stream, leave));
 }
 
 ncclResult_t queue_transfer(const Transfer& t) {
-    Group& group = *t.group->group;
+    NcclGroup* const group = t.group->group.get();
+    const int own = t.group->rank;
     if (t.send) {
-        std::deque<Bytes>& channel = group.channels[{t.group->rank, t.peer}];
-        return result_of(cudasim::queue_work(t.stream, [&channel, t] {
+        return result_of(cudasim::queue_work(t.stream, [=] {
             const auto* from = static_cast<const std::byte*>(t.from);
-            channel.emplace_back(from, from + t.bytes);
+            group->send(own, t.peer, Bytes(from, from + t.bytes));
         }));
     }
-    std::deque<Bytes>& channel = group.channels[{t.peer, t.group->rank}];
-    return result_of(cudasim::queue_work_when([&channel] { return !channel.empty(); }, t.stream, [&channel, t] {
-        if (channel.front().size() != t.bytes) return void(cudasim::fail("a rank receives a different number of bytes than its peer sends"));
-        std::memcpy(t.to, channel.front().data(), t.bytes);
-        channel.pop_front();
+    return result_of(cudasim::queue_work_when([=] { return group->has_sent(t.peer, own); }, t.stream, [=] {
+        const Bytes bytes = group->receive(t.peer, own);
+        if (bytes.size() != t.bytes) return void(cudasim::fail("a rank receives a different number of bytes than its peer sends"));
+        std::memcpy(t.to, bytes.data(), t.bytes);
     }));
 }
 
@@ -159,16 +136,16 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
     const std::lock_guard lock(cudasim::mutex());
     static int64_t number = 0;
     *id = {};
-    ++number;
-    std::memcpy(id->internal, &number, sizeof number);
+    std::snprintf(id->internal, sizeof id->internal, "%d-%lld", static_cast<int>(::getpid()), static_cast<long long>(++number));
     return ncclSuccess;
 }
 ncclResult_t ncclCommInitRank(ncclComm_t* comm, int ranks, ncclUniqueId id, int rank) {
     const std::lock_guard lock(cudasim::mutex());
-    std::shared_ptr<Group>& group = groups()[number_of(id)];
-    if (!group) group = std::make_shared<Group>(ranks);
-    if (group->ranks != ranks || rank < 0 || rank >= ranks) return ncclInvalidArgument;
-    *comm = new ncclComm{group, rank};
+    if (ranks < 1 || rank < 0 || rank >= ranks) return ncclInvalidArgument;
+    std::shared_ptr<NcclGroup>& group = groups()[id.internal];
+    const char* const folder = std::getenv("FLANMOE_SIM_NCCL");
+    if (!group) group = folder ? cudasim::group_of_processes(folder, id.internal, ranks) : cudasim::group_of_threads(ranks);
+    *comm = new ncclComm{group, ranks, rank};
     return ncclSuccess;
 }
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
@@ -199,26 +176,26 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t* error) {
 }
 
 ncclResult_t ncclAllReduce(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t operation, ncclComm_t comm, cudaStream_t stream) {
-    return collective(comm, stream, send, count * size_of(type), [=](const Meeting& meeting) { combine(type, meeting, 0, count, operation, receive); });
+    return collective(comm, stream, send, count * size_of(type), [=](const Published& sent) { combine(type, sent, 0, count, operation, receive); });
 }
 ncclResult_t ncclAllGather(const void* send, void* receive, size_t count, ncclDataType_t type, ncclComm_t comm, cudaStream_t stream) {
     const size_t bytes = count * size_of(type);
-    return collective(comm, stream, send, bytes, [=](const Meeting& meeting) {
-        for (size_t r = 0; r < meeting.sent.size(); ++r) std::memcpy(static_cast<std::byte*>(receive) + r * bytes, meeting.sent[r].data(), bytes);
+    return collective(comm, stream, send, bytes, [=](const Published& sent) {
+        for (size_t r = 0; r < sent.size(); ++r) std::memcpy(static_cast<std::byte*>(receive) + r * bytes, sent[r].data(), bytes);
     });
 }
 ncclResult_t ncclReduceScatter(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t operation, ncclComm_t comm, cudaStream_t stream) {
-    return collective(comm, stream, send, count * size_of(type) * static_cast<size_t>(comm->group->ranks),
-                      [=](const Meeting& meeting) { combine(type, meeting, static_cast<size_t>(comm->rank) * count, count, operation, receive); });
+    return collective(comm, stream, send, count * size_of(type) * static_cast<size_t>(comm->ranks),
+                      [=](const Published& sent) { combine(type, sent, static_cast<size_t>(comm->rank) * count, count, operation, receive); });
 }
 ncclResult_t ncclReduce(const void* send, void* receive, size_t count, ncclDataType_t type, ncclRedOp_t operation, int root, ncclComm_t comm, cudaStream_t stream) {
-    return collective(comm, stream, send, count * size_of(type), [=](const Meeting& meeting) {
-        if (comm->rank == root) combine(type, meeting, 0, count, operation, receive);
+    return collective(comm, stream, send, count * size_of(type), [=](const Published& sent) {
+        if (comm->rank == root) combine(type, sent, 0, count, operation, receive);
     });
 }
 ncclResult_t ncclBroadcast(const void* send, void* receive, size_t count, ncclDataType_t type, int root, ncclComm_t comm, cudaStream_t stream) {
     const size_t bytes = count * size_of(type);
-    return collective(comm, stream, send, bytes, [=](const Meeting& meeting) { std::memcpy(receive, meeting.sent[static_cast<size_t>(root)].data(), bytes); });
+    return collective(comm, stream, send, bytes, [=](const Published& sent) { std::memcpy(receive, sent[static_cast<size_t>(root)].data(), bytes); });
 }
 ncclResult_t ncclSend(const void* send, size_t count, ncclDataType_t type, int peer, ncclComm_t comm, cudaStream_t stream) {
     return transfer({true, send, nullptr, count * size_of(type), peer, comm, stream});

@@ -27,7 +27,8 @@ void run_on_gpus(int n, const std::function<void(Communicator&, Context&)>& body
     run_ranks(n, [&](Communicator& world) {
         cuda::Engine engine(world.rank());
         Context context(Device::cuda, engine);
-        const auto group = cuda::nccl_communicator(context, world, failed);
+        Progress progress;
+        const auto group = cuda::nccl_communicator(context, world, progress, failed);
         body(*group, context);
     });
 }
@@ -96,7 +97,8 @@ TEST_SUITE("cudasim/nccl") {
         run_ranks(2, [&](Communicator& world) {
             cuda::Engine engine(world.rank());
             Context context(Device::cuda, engine);
-            without += cuda::nccl_communicator(context, world, [](const std::string&) {}) == nullptr;
+            Progress progress;
+            without += cuda::nccl_communicator(context, world, progress, [](const std::string&) {}) == nullptr;
         });
         CHECK(without.load() == 2);
     }
@@ -106,6 +108,39 @@ TEST_SUITE("cudasim/nccl") {
         run_on_gpus(2, [&](Communicator& world, Context&) {
             Context host;
             failed += failed_collectives(world, host);
+        });
+        CHECK(failed.load() == 0);
+    }
+
+    TEST_CASE("of a collective that another rank has not come to, progress says that the device is in it, and where in the step it was queued") {
+        const Devices devices(2);
+        std::atomic<int> failed = 0;
+        run_ranks(2, [&](Communicator& world) {
+            cuda::Engine engine(world.rank());
+            Context context(Device::cuda, engine);
+            Activity activity;
+            Progress progress;
+            context.activity = &activity;
+            failed += progress.of_device().begun != 0;
+            {
+                const auto group = cuda::nccl_communicator(context, world, progress, [](const std::string&) {});
+                const Tensor values = context.zeros(DType::f32, {10});
+                if (world.rank() == 0) {
+                    auto part = context.part("experts forward", 3);
+                    group->all_reduce(context, values);
+                }
+                world.barrier();
+                const DeviceProgress::Reached waiting = progress.of_device();
+                failed += waiting.begun != (world.rank() == 0 ? 1 : 0) || waiting.ended != 0;
+                if (world.rank() == 0) failed += waiting.part != std::string("experts forward") || waiting.layer != 3 || waiting.collective != std::string("all-reduce");
+                world.barrier();
+                if (world.rank() == 1) group->all_reduce(context, values);
+                engine.synchronize();
+                const DeviceProgress::Reached done = progress.of_device();
+                failed += done.begun != 1 || done.ended != 1;
+                world.barrier();
+            }
+            failed += progress.of_device().begun != 0;
         });
         CHECK(failed.load() == 0);
     }

@@ -66,7 +66,8 @@ std::vector<Outcome> on_gpus(const ModelConfig& config, const MeshShape& shape, 
         cuda::Engine engine(world.rank());
         Context context(Device::cuda, engine);
         engine.set_separate_allocations(false);  // what is freed is waited for, and its rank with it
-        const auto gpus = cuda::nccl_communicator(context, world, [](const std::string&) {});
+        Progress progress;
+        const auto gpus = cuda::nccl_communicator(context, world, progress, [](const std::string&) {});
         const Mesh mesh(*gpus, shape);
         const int64_t before = cudasim::counters().graph_launches;
         outcomes[static_cast<size_t>(world.rank())] = three_steps(context, config, mesh, graph, type, sharded);

@@ -34,5 +34,6 @@ int this_device();  ///< of the calling thread
 void finish_all();  ///< of this device: others' streams may wait for what this thread has not queued yet
 void finish(cudaStream_t stream);
 void drop_work();
+void look_around_while_waiting();  ///< what queued work waits for may come from other processes
 
 }  // namespace cudasim

@@ -50,6 +50,17 @@ close alone four-ranks 1e-5
 grep -q 'over MPI, staged through host memory' data.log || fault 'nothing says how ranks exchange tensors' data.log
 grep -q 'steps are not recorded as CUDA graphs: ranks that share a GPU' data.log || fault 'nothing says why steps are not graphs' data.log
 
+# The same over NCCL, where the simulator pretends that each has a device of its own.
+if grep -q cudasim "$SIM"; then
+    for axis in data expert tensor; do
+        FLANMOE_SIM_DEVICES=2 FLANMOE_SIM_NCCL=$PWD/nccl timeout 120 mpirun -q --oversubscribe -n 2 "$SIM" train span.toml --run $axis-nccl --device cuda --set parallel.$axis=2 --set train.steps=8 \
+            --set eval.every=0 > $axis.log 2>&1 < /dev/null || fault "two $axis ranks over NCCL: exit code $?" $axis.log
+        close alone $axis-nccl 1e-5
+        grep -q 'ranks exchange tensors over NCCL' $axis.log || fault 'not over NCCL' $axis.log
+        if grep -q 'not recorded as CUDA graphs' $axis.log; then fault "steps of $axis ranks over NCCL are no graphs" $axis.log; fi
+    done
+fi
+
 # Evaluation and generation of one checkpoint on both devices.
 task=$(find toy/instruct/valid -name '*.jsonl' | sort | head -1)
 for device in cpu cuda; do

@@ -1,8 +1,8 @@
 // A library to preload (LD_PRELOAD) that makes one file operation of a process fail, or ends the process there.
 //
 // It counts the operations that change files under one folder: creating, writing, syncing, renaming, removing, truncating, making folders. The k-th
-// of them fails with an error, writes only half, or kills or stops the process; opening for reading counts too if asked for. How to use it: README.md here. No C++ run-time is needed, so that it can be
-// preloaded into anything.
+// of them fails with an error, writes only half, never returns, or kills or stops the process; opening for reading counts too if asked for. A signal can be given the same meaning: what it meets never
+// goes on. How to use it: README.md here. No C++ run-time is needed, so that it can be preloaded into anything.
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 
 namespace {
 
-enum class Kind { none, fail, half, kill_before, kill_after, stop };
+enum class Kind { none, fail, half, kill_before, kill_after, stop, hang };
 
 struct Plan {
     char folder[PATH_MAX] = "";
@@ -46,6 +46,7 @@ struct Plan {
                : is("kill-after")        ? Kind::kill_after
                : is("kill")              ? Kind::kill_before
                : is("stop")              ? Kind::stop
+               : is("hang")              ? Kind::hang
                                          : Kind::none;
         error = is("enospc") ? ENOSPC : EIO;
     }
@@ -101,6 +102,16 @@ void report(const char* operation, const char* path, long number) {
     next<int (*)(int)>("close")(descriptor);
 }
 
+// The calling thread goes no further; the others do.
+[[noreturn]] void hang() {
+    for (;;) pause();
+}
+
+// The main thread gets a process's signals, wherever it is.
+__attribute__((constructor)) void hang_on_signal() {
+    if (const char* number = getenv("FAULT_HANG_SIGNAL")) signal(atoi(number), [](int) { hang(); });
+}
+
 enum class Verdict { go_on, fail, half, die_after };
 
 // Counts an operation and says what is to become of it. `needs_space`: it is one that a full disk refuses.
@@ -116,6 +127,7 @@ Verdict judge(const char* operation, const char* path, bool needs_space) {
         kill(getpid(), SIGSTOP);
         return Verdict::go_on;
     }
+    if (p.kind == Kind::hang) hang();
     if (p.kind == Kind::kill_after) return Verdict::die_after;
     if (p.kind == Kind::half) return Verdict::half;
     errno = p.error;
