@@ -224,6 +224,8 @@ int64_t Engine::available_bytes() const {
     return static_cast<int64_t>(free);
 }
 
+int64_t Engine::device_bytes() const { return static_cast<int64_t>(properties_.totalGlobalMem); }
+
 void Engine::allow_shared(const void* kernel, size_t bytes, const char* name) {
     size_t& limit = shared_limits_[kernel];
     if (bytes <= limit) return;

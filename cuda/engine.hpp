@@ -48,6 +48,7 @@ public:
     void enter_part(const char* name, int layer) override;
     void leave_part() override;
     int64_t available_bytes() const override;
+    int64_t device_bytes() const override;
     bool on_host() const override { return managed_; }
     bool separate_allocations() const override { return separate_allocations_; }
     void set_separate_allocations(bool on) override { separate_allocations_ = on; }

@@ -59,6 +59,8 @@ public:
 
     /// Bytes that can still be allocated; -1 if nobody says.
     virtual int64_t available_bytes() const { return -1; }
+    /// Bytes of a device's own memory, whoever holds them; -1 where it has none.
+    virtual int64_t device_bytes() const { return -1; }
     /// True if the host may use the memory as its own.
     virtual bool on_host() const { return false; }
     /// True if every tensor shall be an allocation of its own, freed when its scope ends: the simulator, where a memory checker then sees each one's borders.

@@ -220,8 +220,11 @@ void check_memory(const MemoryNeed& need, int64_t parameters, const Engine& engi
     std::string parts = human_bytes(need.weights) + " of weights";
     for (const auto& [bytes, name] : {std::pair{need.compute_copy, "bf16 copy"}, {need.gradients, "gradients"}, {need.optimizer, "optimizer state"}, {need.activations, "activations"}})
         if (bytes > 0) parts += fmt::format(", {} of {}", human_bytes(bytes), name);
-    fail(Exit::out_of_memory, "the model's {} parameters need about {} of memory ({}), but only {} are available{}; {}", parameters, human_bytes(need.total()), parts, human_bytes(available),
-         sharers > 1 ? fmt::format(" to each of the {} ranks of this host", sharers) : "", what_fits(need, parameters, available));
+    const int64_t device = engine.device_bytes();
+    std::string where = device > 0 ? " of the GPU's " + human_bytes(device) : "", remedy = what_fits(need, parameters, available);
+    if (sharers > 1) where += fmt::format(" to each of the {} ranks of this host", sharers);
+    if (device > 0 && need.total() * sharers <= device) remedy = "other processes hold the rest (nvidia-smi lists them): end those, or choose another GPU by CUDA_VISIBLE_DEVICES; else " + remedy;
+    fail(Exit::out_of_memory, "the model's {} parameters need about {} of memory ({}), but only {} are available{}; {}", parameters, human_bytes(need.total()), parts, human_bytes(available), where, remedy);
 }
 
 }  // namespace flanmoe

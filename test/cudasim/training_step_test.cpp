@@ -1,5 +1,6 @@
 // Whole training steps on the simulated device: one graph gives the bits of single launches, steady steps ask for nothing but the graph and one wait, refused
 // steps change nothing, and parts have times and names.
+#include "train/memory.hpp"
 #include "train/step.hpp"
 
 #include "cudasim/runtime_api.hpp"
@@ -13,6 +14,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <utility>
 
 using namespace flanmoe;
 using namespace flanmoe::test;
@@ -83,6 +85,32 @@ __global__ void idle() {}
 }  // namespace
 
 TEST_SUITE("cudasim/training_step") {
+    TEST_CASE("memory that is short is refused with what the GPU has, and with who holds it where the model would fit alone") {
+        const size_t before = std::exchange(cudasim::machine().memory, size_t{1} << 30);
+        {
+            const DeviceContext context(Device::cuda);
+            void* held = nullptr;
+            CHECK(cudaMalloc(&held, size_t{700} << 20) == cudaSuccess);
+            const auto refusal = [&](int64_t megabytes, int sharers) -> std::string {
+                try {
+                    check_memory({.weights = megabytes << 20}, 1000, *context.engine, sharers);
+                } catch (const Error& error) {
+                    CHECK(error.code == Exit::out_of_memory);
+                    return error.what();
+                }
+                return "";
+            };
+            const auto contains = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
+            CHECK(refusal(200, 1).empty());
+            CHECK(contains(refusal(500, 1), "are available of the GPU's 1.07 GB; other processes hold the rest (nvidia-smi lists them): end those, or choose another GPU"));
+            CHECK(contains(refusal(2000, 1), "are available of the GPU's 1.07 GB; use a smaller model"));
+            CHECK(contains(refusal(500, 2), "to each of the 2 ranks of this host; other processes"));
+            CHECK(contains(refusal(600, 2), "to each of the 2 ranks of this host; use a smaller model"));
+            cudaFree(held);
+        }
+        cudasim::machine().memory = before;
+    }
+
     TEST_CASE("one graph a step gives the bits of single launches: dense, capacity, dropless, loss-free balancing, bf16") {
         const ModelConfig configs[] = {small_t5(), small_switch(), small_decoder(), loss_free(), small_switch()};
         for (size_t i = 0; i < std::size(configs); ++i) {
