@@ -227,7 +227,7 @@ void launch_forward(Context& context, const AttentionShape& shape, const Attenti
 }  // namespace
 
 void attention(Context& context, const ops::AttentionArgs& args) {
-    if (args.q.shape[1] <= few_queries) return attend_few(context, args);
+    if (args.q.shape[1] <= ops::few_queries) return attend_few(context, args);
     Arena::Scope scope(context.arena);
     AttentionShape shape = attention_shape(args);
     spread_bias(context, args, bucket_begins(args.buckets), shape);

@@ -1,7 +1,7 @@
 // Attention of a few queries over many keys (a step of decoding over a cache): bound by reading keys and values once.
 //
 // A block owns one query of one head and 256 keys, always, so that sums have the same order on every device; a second kernel joins the pieces
-// in order, if there are several. A key's row is read by 4, 8 or 16 lanes, 8 elements each; keys that are not seen are not read. Counted: 2 * size * Sk elements
+// in order, if there are several. Keys may lie in other rows than the query's (beams): a table says where. A key's row is read by 4, 8 or 16 lanes, 8 elements each; keys that are not seen are not read. Counted: 2 * size * Sk elements
 // a head and query; 8 rows x 12 heads x 512 keys x 64 in bf16: 12.6 MB, 4 us at 3 TB/s. Not yet measured on hardware.
 #include "attention_tile.cuh"
 
@@ -72,13 +72,14 @@ private:
             for (int e = 0; e < 8; ++e) x[e] = begin + e < s_.size ? to_float(row[begin + e]) : 0.0f;
         }
     }
-    __device__ __forceinline__ const T* rows(const T* tensor, int64_t ld) const {
-        return tensor + int64_t{row_} * s_.keys * ld + head_ / (s_.heads / s_.kv_heads) * s_.size;
+    /// Key or value j of the block's row and head.
+    __device__ __forceinline__ const T* row_of(const T* tensor, int64_t ld, int j) const {
+        const int row = s_.key_rows ? s_.key_rows[int64_t{row_} * s_.keys + j] : row_;
+        return tensor + (int64_t{row} * s_.keys + j) * ld + head_ / (s_.heads / s_.kv_heads) * s_.size;
     }
 
     __device__ __forceinline__ void score() const {
         const QueryView view = visibility_.view(i_);
-        const T* keys = rows(t_.k, t_.k_ld);
         const int begin = lane() % lanes * 8, first = warp() * keys_at_once + lane() / lanes;
         float q[8];
 #pragma unroll
@@ -90,7 +91,7 @@ private:
             float sum = 0;
             if (seen) {
                 float k[8];
-                load_eight(keys + j * t_.k_ld, k);
+                load_eight(row_of(t_.k, t_.k_ld, j), k);
 #pragma unroll
                 for (int e = 0; e < 8; ++e) sum = fmaf(q[e], k[e], sum);
             }
@@ -122,7 +123,6 @@ private:
         return largest;
     }
     __device__ __forceinline__ void sum_values(float largest) const {
-        const T* values = rows(t_.v, t_.v_ld);
         const int first = warp() * keys_at_once + lane() / lanes;
         float sums[8] = {};
 #pragma unroll 4
@@ -131,7 +131,7 @@ private:
             const float weight = memory_.weights[slot];
             if (weight == 0) continue;  // not seen, dropped, or too small to count: the value is not read
             float v[8];
-            load_eight(values + (chunk_ * chunk_keys + slot) * t_.v_ld, v);
+            load_eight(row_of(t_.v, t_.v_ld, chunk_ * chunk_keys + slot), v);
 #pragma unroll
             for (int e = 0; e < 8; ++e) sums[e] = fmaf(weight, v[e], sums[e]);
         }

@@ -41,7 +41,7 @@ AttentionShape attention_shape(const ops::AttentionArgs& args) {
     s.causal = args.causal, s.aligned = rows_are_aligned({args.q, args.k, args.v, args.out}, s.size);
     s.query_offset = to_int(args.query_offset), s.window = args.window == 0 ? INT_MAX : static_cast<int>(std::min<int64_t>(args.window, INT_MAX));
     const auto integers = [](const Tensor& t) { return t ? t.as<int32_t>() : nullptr; };
-    s.query_segments = integers(args.query_segments), s.key_segments = integers(args.key_segments), s.prefix_ends = integers(args.prefix_ends);
+    s.query_segments = integers(args.query_segments), s.key_segments = integers(args.key_segments), s.prefix_ends = integers(args.prefix_ends), s.key_rows = integers(args.key_rows);
     s.dropout = args.dropout, s.dropout_heads = args.dropout_heads ? to_int(args.dropout_heads) : s.heads;
     return s;
 }

@@ -28,7 +28,7 @@ struct AttentionShape {
     float scale;
     bool causal, aligned;  ///< aligned: rows of all tensors begin at multiples of 16 bytes
     int query_offset, window;  ///< window: INT_MAX without one
-    const int32_t *query_segments, *key_segments, *prefix_ends;
+    const int32_t *query_segments, *key_segments, *prefix_ends, *key_rows;
     const float* bias;  ///< [heads, left + 1 + right] by distance key - query, clamped to [-left, right]
     int left, right;
     Dropout dropout;
@@ -81,7 +81,6 @@ BucketBegins bucket_begins(const ops::BucketRule& rule);
 void spread_bias(Context& context, const ops::AttentionArgs& args, const BucketBegins& begins, AttentionShape& shape);
 /// attention() for a few queries: split over keys.
 void attend_few(Context& context, const ops::AttentionArgs& args);
-constexpr int64_t few_queries = 4;
 
 [[noreturn]] void refuse_width(int64_t size);
 /// Calls body.template operator()<T, width>() for the type and the least supported width that holds the heads.

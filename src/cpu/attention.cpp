@@ -39,6 +39,7 @@ private:
         Unit *queries, *keys, *values, *probabilities, *staging;
         Sum *scores, *out, *largest, *sum;
         uint16_t* bits;
+        T* gathered;
     };
 
     template <class Take>
@@ -53,6 +54,7 @@ private:
         take(&State::largest, g_.queries);
         take(&State::sum, g_.queries);
         take(&State::bits, StripDropout::bits_needed);
+        take(&State::gathered, args_.key_rows ? key_tile * g_.size : 0);
     }
     int64_t scratch_bytes() const {
         int64_t bytes = 0;
@@ -73,6 +75,18 @@ private:
         finish(s, row, head);
     }
 
+    struct HeadRows {
+        const T* first;
+        int64_t ld;
+    };
+    /// Keys or values [j0, j1) of a row and head, brought together if they lie in several rows; until the next call.
+    HeadRows rows_of_tile(const State& s, const Tensor& tensor, int64_t row, int64_t head, int64_t j0, int64_t j1) const {
+        if (!args_.key_rows) return {head_rows<const T>(tensor, row, head, g_.size) + j0 * tensor.ld, tensor.ld};
+        const int32_t* const rows = args_.key_rows.as<int32_t>() + row * g_.keys;
+        for (int64_t j = j0; j < j1; ++j) std::copy_n(head_rows<const T>(tensor, rows[j], head, g_.size) + j * tensor.ld, g_.size, s.gathered + (j - j0) * g_.size);
+        return {s.gathered, g_.size};
+    }
+
     void tile(State& s, const Visibility& visibility, int64_t row, int64_t head, int64_t j0) const {
         const int64_t j1 = std::min(visibility.limit(g_.queries - 1), j0 + key_tile), tile_width = F::padded(j1 - j0), kv_head = head / g_.group;
         StripDropout dropout(args_.dropout, s.bits);
@@ -83,10 +97,10 @@ private:
             const Sight sight = visibility.segments(i0, i0 + rows, j0, j0 + visible);
             if (sight == Sight::none) continue;
             if (!tile_is_packed) {
-                const T* k = head_rows<const T>(args_.k, row, kv_head, g_.size) + j0 * args_.k.ld;
-                const T* v = head_rows<const T>(args_.v, row, kv_head, g_.size) + j0 * args_.v.ld;
-                pack_cols_as_k(k, args_.k.ld, j1 - j0, g_.size, tile_width, s.keys, s.staging);
-                pack_rows_as_k(v, args_.v.ld, j1 - j0, g_.size, tile_width, s.values);
+                const HeadRows k = rows_of_tile(s, args_.k, row, kv_head, j0, j1);
+                pack_cols_as_k(k.first, k.ld, j1 - j0, g_.size, tile_width, s.keys, s.staging);
+                const HeadRows v = rows_of_tile(s, args_.v, row, kv_head, j0, j1);
+                pack_rows_as_k(v.first, v.ld, j1 - j0, g_.size, tile_width, s.values);
                 tile_is_packed = true;
             }
             const int64_t n = F::padded(visible);

@@ -4,10 +4,12 @@
 #include "eval/batching.hpp"
 #include "eval/dealing.hpp"
 #include "model/decoding.hpp"
+#include "ops/advance.hpp"
 #include "ops/decode.hpp"
+#include "ops/milestone.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <cstring>
 #include <numeric>
 
@@ -15,192 +17,196 @@ namespace flanmoe {
 
 namespace {
 
-void require_finite(bool finite) {
-    if (!finite) fail(Exit::diverged, "the model's outputs are not finite numbers; its training diverged or the checkpoint is damaged (see inspect --stats)");
-}
+// What the device says of the rows after every token. The host asks when to stop, and a GPU shall not wait for it: there it looks at a token once the next one is
+// queued, which may be one too many.
+class Progress {
+public:
+    Progress(Context& context, int64_t rows, int64_t tokens)
+        : engine_(*context.engine), rows_(rows), late_(context.device == Device::cpu ? 0 : 1), status_(context.zeros(DType::i32, {tokens, 2})), told_(engine_, status_.bytes()) {
+        if (!told_.data()) fail(Exit::out_of_memory, "out of memory: there is no room for what a GPU tells of {} tokens; generate fewer (max_new_tokens)", tokens);
+        for (auto& milestone : milestones_) milestone = make_milestone(context);
+    }
+    /// The two counts of token t, for the operation that ends it.
+    Tensor status(int64_t t) const { return status_.slice_rows(t, 1); }
+    /// Once token t is queued: how many rows go on after it; on a GPU after the one before it, at first all.
+    int64_t going_on(int64_t t) {
+        engine_.download_later(told(t), status(t).data, status(t).bytes());
+        milestones_[static_cast<size_t>(t % 2)]->set();
+        const int64_t known = t - late_;
+        if (known < 0) return rows_;
+        milestones_[static_cast<size_t>(known % 2)]->wait();
+        require_finite(known);
+        return told(known)[0];
+    }
+    /// Of a token that is done. Exit::diverged.
+    void require_finite(int64_t t) const {
+        if (told(t)[1] == 0) return;
+        engine_.synchronize();
+        fail(Exit::diverged, "the model's outputs are not finite numbers; its training diverged or the checkpoint is damaged (see inspect --stats)");
+    }
+
+private:
+    int32_t* told(int64_t t) const { return static_cast<int32_t*>(told_.data()) + 2 * t; }
+
+    Engine& engine_;
+    int64_t rows_, late_;
+    Tensor status_;      // i32 [tokens, 2]
+    PinnedBuffer told_;  // the same on the host
+    std::array<std::unique_ptr<Milestone>, 2> milestones_;
+};
 
 int64_t valid_ids(const GenerationSettings& settings, const Tensor& logits) { return settings.valid_ids > 0 ? std::min(settings.valid_ids, logits.cols()) : logits.cols(); }
 
-struct Choice {
-    int32_t id = 0;
-    double log_probability = 0;
+// The rows of the cache in greedy decoding and sampling.
+struct Rows {
+    std::vector<size_t> inputs;  // which input each continues
+    std::vector<int32_t> next;   // what it is fed
+    std::vector<double> sums;
+    std::vector<uint8_t> ended;
+
+    explicit Rows(std::vector<int32_t> first) : inputs(first.size()), next(std::move(first)), sums(next.size()), ended(next.size()) { std::iota(inputs.begin(), inputs.end(), size_t{0}); }
+    int64_t count() const { return static_cast<int64_t>(inputs.size()); }
+    int64_t running() const { return std::count(ended.begin(), ended.end(), uint8_t{0}); }
+    /// Leaves so many rows, among them all that run; returns which they were.
+    std::vector<int32_t> keep(int64_t wanted) {
+        std::vector<int32_t> kept;
+        int64_t spare = wanted - running();
+        for (size_t r = 0; r < inputs.size(); ++r)
+            if (!ended[r] || spare-- > 0) kept.push_back(static_cast<int32_t>(r));
+        for (size_t i = 0; i < kept.size(); ++i) {
+            const auto from = static_cast<size_t>(kept[i]);
+            inputs[i] = inputs[from], next[i] = next[from], sums[i] = sums[from], ended[i] = ended[from];
+        }
+        inputs.resize(kept.size()), next.resize(kept.size()), sums.resize(kept.size()), ended.resize(kept.size());
+        return kept;
+    }
 };
 
-// The next token of every row. `numbers[input]` is an input's number in sampling, `inputs[r]` the input that row r continues, t the position.
-std::vector<Choice> choose(Context& context, const GenerationSettings& settings, const Tensor& logits, const std::vector<int64_t>& numbers, const std::vector<size_t>& inputs, int64_t t) {
-    const int64_t rows = logits.rows();
-    ops::ChooseArgs args{.logits = logits, .valid = valid_ids(settings, logits), .temperature = settings.temperature, .top_k = settings.top_k, .top_p = settings.top_p};
-    std::vector<double> draws;
-    for (const size_t input : inputs) {
-        const RandomKey key{settings.seed, static_cast<uint32_t>(numbers[input]), 0, Purpose::sampling};
-        draws.push_back(RandomStream(key, static_cast<uint64_t>(2 * t)).uniform());
+// Tokens that the same rows take one after the other, on the device. Its memory is of the arena's present scope.
+class Round {
+public:
+    /// From token t on; `numbers[input]` is an input's number in sampling.
+    Round(Context& context, const GenerationSettings& settings, const std::vector<int64_t>& numbers, const Rows& rows, int64_t t) : context_(context), settings_(settings) {
+        const int64_t count = rows.count(), left = settings.max_new_tokens - t;
+        args_.ids = context.allocate(DType::i32, {count});
+        args_.next = context.upload(rows.next, {count}), args_.sums = context.upload(rows.sums, {count}), args_.ended = context.upload(rows.ended, {count});
+        if (settings.temperature > 0 || settings.scores) args_.log_probabilities = context.allocate(DType::f64, {count});
+        tokens_ = context.allocate(DType::i32, {left, count});
+        if (settings.temperature == 0) return;
+        std::vector<double> draws;
+        for (int64_t i = 0; i < left; ++i) {
+            for (const size_t input : rows.inputs) {
+                const RandomKey key{settings.seed, static_cast<uint32_t>(numbers[input]), 0, Purpose::sampling};
+                draws.push_back(RandomStream(key, static_cast<uint64_t>(2 * (t + i))).uniform());
+            }
+        }
+        draws_ = context.upload(draws, {left, count});
     }
-    if (settings.temperature > 0) args.draws = context.upload(draws, {rows});
-    const bool scores = settings.temperature > 0 || settings.scores;
-    args.ids = context.allocate(DType::i32, {rows});
-    if (scores) args.log_probabilities = context.allocate(DType::f64, {rows});
-    ops::choose_tokens(context, args);
-    const std::vector<int32_t> ids = context.download<int32_t>(args.ids);
-    const std::vector<double> log_probabilities = scores ? context.download<double>(args.log_probabilities) : std::vector<double>(ids.size());
-    std::vector<Choice> choices;
-    for (size_t r = 0; r < ids.size(); ++r) {
-        require_finite(ids[r] >= 0);
-        choices.push_back({ids[r], log_probabilities[r]});
+    const Tensor& next() const { return args_.next; }
+    void take(const Tensor& logits, int64_t end_id, const Tensor& status) {
+        ops::choose_tokens(context_, {.logits = logits, .valid = valid_ids(settings_, logits), .temperature = settings_.temperature, .top_k = settings_.top_k, .top_p = settings_.top_p,
+                                      .draws = draws_ ? draws_.slice_rows(taken_, 1) : Tensor(), .ids = args_.ids, .log_probabilities = args_.log_probabilities});
+        args_.end_id = end_id, args_.tokens = tokens_.slice_rows(taken_++, 1), args_.status = status;
+        ops::advance_tokens(context_, args_);
     }
-    return choices;
-}
+    /// Brings rows and results up to date; waits.
+    void collect(Rows& rows, std::vector<Generated>& results) const {
+        const std::vector<int32_t> tokens = context_.download<int32_t>(tokens_.slice_rows(0, taken_));
+        rows.sums = context_.download<double>(args_.sums), rows.ended = context_.download<uint8_t>(args_.ended);
+        for (size_t i = 0; i < tokens.size(); ++i) {
+            const size_t r = i % rows.inputs.size();
+            if (tokens[i] >= 0) results[rows.inputs[r]].ids.push_back(rows.next[r] = tokens[i]);
+        }
+        for (size_t r = 0; r < rows.inputs.size(); ++r) results[rows.inputs[r]].score = rows.sums[r], results[rows.inputs[r]].ended = rows.ended[r];
+    }
 
-// Adds rows that have ended, of `rows` in all, to those that run (ascending) until there are `count`.
-void fill_up(std::vector<int32_t>& running, size_t count, size_t rows) {
-    std::vector<bool> taken(rows);
-    for (const int32_t r : running) taken[static_cast<size_t>(r)] = true;
-    for (size_t r = 0; r < rows && running.size() < count; ++r)
-        if (!taken[r]) running.push_back(static_cast<int32_t>(r));
-    std::sort(running.begin(), running.end());
-}
+private:
+    Context& context_;
+    const GenerationSettings& settings_;
+    ops::AdvanceTokensArgs args_;
+    Tensor tokens_, draws_;  // [tokens, rows]
+    int64_t taken_ = 0;
+};
 
 // Ranks that share experts make as many steps with as many rows as the one that needs most.
 std::vector<Generated> generate_single(Context& context, const Transformer& model, const Batch& inputs, const std::vector<int64_t>& numbers, const GenerationSettings& settings) {
     const Mesh& mesh = model.parameters().mesh();
     Pass pass = evaluation_pass(context, model);
     DecoderCache cache(model, pass, inputs, 1, settings.max_new_tokens);
+    Progress progress(context, inputs.rows, settings.max_new_tokens);
     std::vector<Generated> results(static_cast<size_t>(inputs.rows));
-    std::vector<size_t> row_input(results.size());  // which input each row of the cache continues
-    std::iota(row_input.begin(), row_input.end(), size_t{0});
-    std::vector<int32_t> next = cache.first_ids(), running;
-    for (int64_t t = 0; t < settings.max_new_tokens; ++t) {
+    Rows rows(cache.first_ids());
+    for (int64_t t = 0, going_on = inputs.rows; t < settings.max_new_tokens && going_on > 0;) {
         Arena::Scope scope(context.arena);
-        const std::vector<Choice> choices = choose(context, settings, cache.step(pass, next), numbers, row_input, t);
-        running.clear();
-        for (size_t r = 0; r < choices.size(); ++r) {
-            Generated& result = results[row_input[r]];
-            if (result.ended) continue;
-            next[r] = choices[r].id;
-            result.ids.push_back(choices[r].id);
-            result.score += choices[r].log_probability;
-            result.ended = choices[r].id == model.config().eos_id;
-            if (!result.ended) running.push_back(static_cast<int32_t>(r));
+        Round round(context, settings, numbers, rows, t);
+        while (t < settings.max_new_tokens && 4 * going_on > 3 * rows.count()) {  // moving the caches costs more than a few rows that have ended
+            Arena::Scope step(context.arena);
+            round.take(cache.step(pass, round.next()), model.config().eos_id, progress.status(t));
+            going_on = largest_of_expert_ranks(mesh, progress.going_on(t++));
         }
-        const auto going_on = static_cast<size_t>(largest_of_expert_ranks(mesh, static_cast<int64_t>(running.size())));
-        if (going_on == 0) break;
-        if (4 * going_on > 3 * choices.size()) continue;  // moving the caches costs more than a few rows that have ended
-        fill_up(running, going_on, choices.size());
-        cache.keep(pass, running);
-        for (size_t r = 0; r < running.size(); ++r) {
-            row_input[r] = row_input[static_cast<size_t>(running[r])];
-            next[r] = next[static_cast<size_t>(running[r])];
-        }
-        row_input.resize(running.size());
-        next.resize(running.size());
+        round.collect(rows, results);
+        progress.require_finite(t - 1);
+        going_on = largest_of_expert_ranks(mesh, rows.running());
+        if (t < settings.max_new_tokens && going_on > 0) cache.keep(pass, rows.keep(going_on));
     }
     return results;
 }
 
-struct Beam {
-    std::vector<int32_t> ids;
-    double sum = 0;
-};
-
-struct Candidate {
-    double sum;
-    size_t beam;
-    int32_t id;
-};
-
-// The best continuations of every input's beams, best first: `count` an input.
-std::vector<std::vector<Candidate>> candidates(Context& context, const GenerationSettings& settings, const Tensor& logits, const std::vector<double>& sums, int64_t inputs) {
-    const int64_t count = std::min(2 * settings.beams, settings.beams * logits.cols());
-    ops::BeamArgs args{.logits = logits, .beams = settings.beams, .valid = valid_ids(settings, logits), .sums = context.upload(sums, {logits.rows()})};
-    args.totals = context.allocate(DType::f64, {inputs, count});
-    args.rows = context.allocate(DType::i32, {inputs, count}), args.ids = context.allocate(DType::i32, {inputs, count});
-    ops::beam_candidates(context, args);
-    const std::vector<double> totals = context.download<double>(args.totals);
-    const std::vector<int32_t> rows = context.download<int32_t>(args.rows), ids = context.download<int32_t>(args.ids);
-    std::vector<std::vector<Candidate>> all(static_cast<size_t>(inputs));
-    for (size_t i = 0; i < totals.size(); ++i) {
-        require_finite(ids[i] >= 0);
-        all[i / static_cast<size_t>(count)].push_back({totals[i], static_cast<size_t>(rows[i]), ids[i]});
+// The best finished sequence of every input, read backwards from its end. `tokens` and `parents` are of every step.
+std::vector<Generated> best_of(Context& context, const ops::AdvanceBeamsArgs& search, const Tensor& tokens, const Tensor& parents) {
+    const std::vector<int32_t> all = context.download<int32_t>(tokens), sources = context.download<int32_t>(parents);
+    const ops::Finished& f = search.finished;
+    const std::vector<int32_t> lengths = context.download<int32_t>(f.lengths), rows = context.download<int32_t>(f.rows), last = context.download<int32_t>(f.ids);
+    const std::vector<double> scores = context.download<double>(f.scores);
+    std::vector<Generated> results;
+    for (size_t best = 0; best < scores.size(); best += static_cast<size_t>(search.beams)) {
+        Generated g{.ids = std::vector<int32_t>(static_cast<size_t>(lengths[best])), .score = scores[best], .ended = last[best] == search.end_id};
+        g.ids.back() = last[best];
+        auto row = static_cast<size_t>(rows[best]);
+        for (size_t t = g.ids.size() - 1; t-- > 0;) {
+            const size_t at = t * static_cast<size_t>(tokens.cols()) + row;
+            g.ids[t] = all[at], row = static_cast<size_t>(sources[at]);
+        }
+        results.push_back(std::move(g));
     }
-    return all;
+    return results;
 }
 
-// The beams of one input.
-class BeamRow {
-public:
-    BeamRow(const GenerationSettings& settings, int64_t eos) : settings_(settings), eos_(eos), running_(static_cast<size_t>(settings.beams)) {
-        for (size_t b = 1; b < running_.size(); ++b) running_[b].sum = -1e9;  // all begin alike: only the first counts
-    }
-    bool done() const { return done_; }
-    double sum(size_t beam) const { return running_[beam].sum; }
-    int32_t last(size_t beam) const { return running_[beam].ids.back(); }
-    /// Goes on by one token; source[b] = which of this row's beams the new beam b continues.
-    void advance(const std::vector<Candidate>& best, std::vector<int32_t>& source) {
-        const int64_t length = static_cast<int64_t>(running_[0].ids.size()) + 1;
-        const bool at_end = length == settings_.max_new_tokens;
-        std::vector<Beam> next;
-        source.clear();
-        for (size_t i = 0; i < best.size(); ++i) {
-            Beam beam = running_[best[i].beam];
-            beam.ids.push_back(best[i].id);
-            beam.sum = best[i].sum;
-            const bool ends = best[i].id == eos_;
-            if ((ends || at_end) && i < running_.size()) finish(beam, length, ends);
-            if (!ends && next.size() < running_.size()) {
-                next.push_back(std::move(beam));
-                source.push_back(static_cast<int32_t>(best[i].beam));
-            }
-        }
-        running_ = std::move(next);
-        const bool full = static_cast<int64_t>(finished_.size()) == settings_.beams;
-        const double hope = running_[0].sum / std::pow(static_cast<double>(length), settings_.length_penalty);
-        done_ = at_end || (full && (settings_.early_stopping || hope <= finished_.back().score));
-    }
-    Generated result() const { return finished_.front(); }
-
-private:
-    void finish(const Beam& beam, int64_t length, bool ended) {
-        const Generated g{beam.ids, beam.sum / std::pow(static_cast<double>(length), settings_.length_penalty), ended};
-        finished_.insert(std::upper_bound(finished_.begin(), finished_.end(), g, [](const Generated& a, const Generated& b) { return a.score > b.score; }), g);
-        if (static_cast<int64_t>(finished_.size()) > settings_.beams) finished_.pop_back();
-    }
-
-    const GenerationSettings& settings_;
-    int64_t eos_;
-    std::vector<Beam> running_;         // best first
-    std::vector<Generated> finished_;   // best first, at most `beams`
-    bool done_ = false;
-};
+ops::AdvanceBeamsArgs start_search(Context& context, const GenerationSettings& settings, int64_t end_id, int64_t inputs, const std::vector<int32_t>& first_ids) {
+    const int64_t beams = settings.beams, rows = inputs * beams;
+    std::vector<double> sums(first_ids.size(), -1e9);  // an input's beams begin alike: only the first counts
+    for (size_t r = 0; r < sums.size(); r += static_cast<size_t>(beams)) sums[r] = 0;
+    ops::AdvanceBeamsArgs search{.beams = beams, .end_id = end_id, .early_stopping = settings.early_stopping, .length_penalty = settings.length_penalty};
+    search.totals = context.allocate(DType::f64, {inputs, 2 * beams});
+    for (Tensor* t : {&search.rows, &search.ids}) *t = context.allocate(DType::i32, {inputs, 2 * beams});
+    search.tokens = context.upload(first_ids, {rows}), search.sums = context.upload(sums, {rows});
+    search.finished.scores = context.allocate(DType::f64, {inputs, beams}), search.finished.lengths = context.zeros(DType::i32, {inputs, beams});
+    for (Tensor* t : {&search.finished.rows, &search.finished.ids}) *t = context.allocate(DType::i32, {inputs, beams});
+    search.done = context.zeros(DType::u8, {inputs});
+    return search;
+}
 
 std::vector<Generated> generate_beams(Context& context, const Transformer& model, const Batch& inputs, const GenerationSettings& settings) {
     Pass pass = evaluation_pass(context, model);
-    const int64_t beams = settings.beams;
-    DecoderCache cache(model, pass, inputs, beams, settings.max_new_tokens);
-    std::vector<BeamRow> rows(static_cast<size_t>(inputs.rows), BeamRow(settings, model.config().eos_id));
-    std::vector<int32_t> next = cache.first_ids(), source(next.size()), row_source;
-    std::vector<double> sums(next.size());
-    for (;;) {
+    const int64_t most = settings.max_new_tokens, rows = inputs.rows * settings.beams;
+    DecoderCache cache(model, pass, inputs, settings.beams, most);
+    Progress progress(context, inputs.rows, most);
+    ops::AdvanceBeamsArgs search = start_search(context, settings, model.config().eos_id, inputs.rows, cache.first_ids());
+    const Tensor tokens = context.allocate(DType::i32, {most, rows}), parents = context.allocate(DType::i32, {most, rows});
+    int64_t t = 0;
+    for (int64_t going_on = 1; t < most && going_on > 0; ++t) {
         Arena::Scope scope(context.arena);
-        for (size_t r = 0; r < next.size(); ++r) sums[r] = rows[r / static_cast<size_t>(beams)].sum(r % static_cast<size_t>(beams));
-        const auto best = candidates(context, settings, cache.step(pass, next), sums, inputs.rows);
-        std::iota(source.begin(), source.end(), 0);
-        bool any = false;
-        for (int64_t r = 0; r < inputs.rows; ++r) {
-            BeamRow& row = rows[static_cast<size_t>(r)];
-            if (row.done()) continue;
-            row.advance(best[static_cast<size_t>(r)], row_source);
-            any |= !row.done();
-            for (int64_t b = 0; b < beams; ++b) {
-                const size_t at = static_cast<size_t>(r * beams + b);
-                next[at] = row.last(static_cast<size_t>(b));
-                source[at] = static_cast<int32_t>(r * beams) + row_source[static_cast<size_t>(b)];
-            }
-        }
-        if (largest_of_expert_ranks(model.parameters().mesh(), any) == 0) break;
-        cache.reorder(pass, source);
+        search.length = t + 1, search.last = t + 1 == most, search.status = progress.status(t);
+        search.fed = search.tokens, search.tokens = tokens.slice_rows(t, 1), search.parents = parents.slice_rows(t, 1);
+        const Tensor logits = cache.step(pass, search.fed);
+        ops::beam_candidates(context, {.logits = logits, .beams = settings.beams, .valid = valid_ids(settings, logits), .sums = search.sums, .totals = search.totals, .rows = search.rows, .ids = search.ids});
+        ops::advance_beams(context, search);
+        if (!search.last) cache.reorder(pass, search.parents);
+        going_on = largest_of_expert_ranks(model.parameters().mesh(), progress.going_on(t));
     }
-    std::vector<Generated> results;
-    for (const BeamRow& row : rows) results.push_back(row.result());
-    return results;
+    context.engine->synchronize();
+    progress.require_finite(t - 1);
+    return best_of(context, search, tokens.slice_rows(0, t), parents.slice_rows(0, t));
 }
 
 template <class T>

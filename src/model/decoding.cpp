@@ -1,5 +1,6 @@
 #include "model/decoding.hpp"
 
+#include "ops/advance.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/matmul.hpp"
 #include "ops/norm.hpp"
@@ -54,7 +55,7 @@ Batch ending_together(const Batch& inputs, int32_t pad) {
 }  // namespace
 
 DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& inputs, int64_t beams, int64_t new_tokens)
-    : model_(model), rows_(inputs.rows * beams), max_length_(new_tokens), source_length_(inputs.encoder_length) {
+    : model_(model), beams_(beams), rows_(inputs.rows * beams), max_length_(new_tokens), source_length_(inputs.encoder_length) {
     Context& context = pass.context;
     const ModelConfig& config = model.config();
     if (!config.encoder_decoder) {
@@ -69,50 +70,40 @@ DecoderCache::DecoderCache(const Transformer& model, Pass& pass, const Batch& in
         LayerCache& cache = caches_[s];
         key_width_ = flanmoe::key_width(pass, *attention);  // alike in all layers
         if (attention->cross) {
-            cache.memory = context.allocate(pass.forward_type(), {rows_, source_length_, 2 * key_width()});
+            cache.memory = context.allocate(pass.forward_type(), {inputs.rows, source_length_, 2 * key_width()});
         } else {
             for (Tensor* t : {&cache.keys, &cache.values}) *t = context.allocate(pass.forward_type(), {rows_, max_length_, key_width()});
-            if (beams > 1)
-                for (Tensor* t : {&cache.spare_keys, &cache.spare_values}) *t = context.allocate(pass.forward_type(), {rows_, max_length_, key_width()});
         }
     }
+    if (beams > 1)
+        for (Tensor* t : {&key_rows_, &spare_key_rows_}) *t = context.allocate(DType::i32, {rows_, max_length_});
+    all_routed_ = context.upload(std::vector<uint8_t>(static_cast<size_t>(rows_), 1), {rows_});
     rotary_ = rotary_table(context, config, pass.accumulate(), max_length_);
-    if (config.encoder_decoder) encode(pass, inputs, beams);
-    else read_prompts(pass, inputs, beams);
+    if (config.encoder_decoder) encode(pass, inputs);
+    else read_prompts(pass, inputs);
 }
 
-void DecoderCache::encode(Pass& pass, const Batch& inputs, int64_t beams) {
+void DecoderCache::encode(Pass& pass, const Batch& inputs) {
     Context& context = pass.context;
     first_ids_.assign(static_cast<size_t>(rows_), static_cast<int32_t>(model_.config().decoder_start_id));
-    memory_segments_ = context.allocate(DType::i32, {rows_, source_length_});
+    memory_segments_ = context.allocate(DType::i32, {inputs.rows, source_length_});
     Arena::Scope scope(context.arena);
     TransformerSaved saved;
     const Batch encoder_batch = encoder_side(inputs);
     model_.forward(pass, encoder_batch, saved);
-    for (int64_t b = 0; b < beams; ++b) {
-        const Tensor into(memory_segments_.as<int32_t>() + b * source_length_, DType::i32, {inputs.rows, source_length_}, beams * source_length_);
-        copy_rows(context, saved.encoder.segments, into, inputs.rows, source_length_, source_length_, beams * source_length_);
-    }
-    for (size_t s = 0; s < caches_.size(); ++s) {
-        const Tensor& memory = caches_[s].memory;
-        if (!memory) continue;
-        const Tensor& projected = saved.decoder_stack.sublayers[s].attention.memory_fused;  // [rows * S, 2J] of the inputs, not yet per beam
-        const int64_t block = source_length_ * 2 * key_width();
-        for (int64_t b = 0; b < beams; ++b) {
-            const Tensor into(static_cast<char*>(memory.data) + b * block * size_of(memory.dtype), memory.dtype, {inputs.rows, block}, beams * block);
-            copy_rows(context, projected, into, inputs.rows, block, block, beams * block);
-        }
-    }
+    context.engine->copy(memory_segments_.data, saved.encoder.segments.data, memory_segments_.bytes());
+    for (size_t s = 0; s < caches_.size(); ++s)
+        if (const Tensor& memory = caches_[s].memory) context.engine->copy(memory.data, saved.decoder_stack.sublayers[s].attention.memory_fused.data, memory.bytes());
 }
 
 // Keys and values of every token of the prompts come from one pass. The first step goes over the last token again, at its own position, for its logits.
-void DecoderCache::read_prompts(Pass& pass, const Batch& inputs, int64_t beams) {
+void DecoderCache::read_prompts(Pass& pass, const Batch& inputs) {
     Context& context = pass.context;
     const int64_t length = inputs.decoder_length, width = key_width();
     const Batch prompts = ending_together(inputs, static_cast<int32_t>(model_.config().pad_id));
     std::vector<int32_t> segments(static_cast<size_t>(rows_ * max_length_), 1);
     for (int64_t row = 0; row < rows_; ++row) {
-        const int64_t first = row / beams * length;
+        const int64_t first = row / beams_ * length;
         first_ids_.push_back(prompts.decoder_ids[static_cast<size_t>(first + length - 1)]);
         for (int64_t t = 0; t < shared_; ++t) segments[static_cast<size_t>(row * max_length_ + t)] = prompts.decoder_segments[static_cast<size_t>(first + t)];
     }
@@ -126,16 +117,14 @@ void DecoderCache::read_prompts(Pass& pass, const Batch& inputs, int64_t beams) 
         if (!cache.keys) continue;
         const ops::AttentionArgs& args = saved.decoder_stack.sublayers[s].attention.args;
         const auto place = [&](const Tensor& from, const Tensor& to) {
-            if (!to) return;
             const int64_t size = size_of(from.dtype);
             for (int64_t row = 0; row < rows_; ++row) {
-                const Tensor tokens(static_cast<char*>(from.data) + row / beams * length * from.ld * size, from.dtype, {length, width}, from.ld);
+                const Tensor tokens(static_cast<char*>(from.data) + row / beams_ * length * from.ld * size, from.dtype, {length, width}, from.ld);
                 const Tensor cached(static_cast<char*>(to.data) + row * max_length_ * width * size, to.dtype, {length, width});
                 copy_rows(context, tokens, cached, length, width, from.ld, width);
             }
         };
-        place(args.k, cache.keys), place(args.k, cache.spare_keys);
-        place(args.v, cache.values), place(args.v, cache.spare_values);
+        place(args.k, cache.keys), place(args.v, cache.values);
     }
     position_ = shared_;
 }
@@ -156,6 +145,7 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
     args.k = cache.keys;
     args.v = cache.values;
     args.key_segments = segments_;
+    if (reordered_) args.key_rows = key_rows_;
     args.query_offset = position_;
     return attend(pass, layer, args);
 }
@@ -163,9 +153,11 @@ Tensor DecoderCache::self_attention(Pass& pass, const AttentionLayer& layer, con
 Tensor DecoderCache::cross_attention(Pass& pass, const AttentionLayer& layer, const Tensor& x, const LayerCache& cache) {
     const int64_t inner = query_width(pass, layer), width = key_width();
     ops::AttentionArgs args = attention_rule(pass, layer);
-    args.q = query_projection(pass, layer, x).view({rows_, x.rows() / rows_, inner});
-    args.k = Tensor(cache.memory.data, cache.memory.dtype, {rows_, source_length_, width}, 2 * width);
-    args.v = Tensor(cache.memory.columns(width, width).data, cache.memory.dtype, {rows_, source_length_, width}, 2 * width);
+    // Beams are queries of one input: its keys are there once.
+    const int64_t inputs = rows_ / beams_;
+    args.q = query_projection(pass, layer, x).view({inputs, x.rows() / inputs, inner});
+    args.k = Tensor(cache.memory.data, cache.memory.dtype, {inputs, source_length_, width}, 2 * width);
+    args.v = Tensor(cache.memory.columns(width, width).data, cache.memory.dtype, {inputs, source_length_, width}, 2 * width);
     args.key_segments = memory_segments_;
     return attend(pass, layer, args);
 }
@@ -176,16 +168,14 @@ Tensor DecoderCache::attend(Pass& pass, const AttentionLayer& layer, ops::Attent
     return output_projection(pass, layer, args.out.view({args.out.rows(), args.out.cols()}));
 }
 
-Tensor DecoderCache::feed(Pass& pass, const std::vector<int32_t>& ids, const std::vector<int32_t>& segments) {
-    const auto tokens = static_cast<int64_t>(ids.size()), count = tokens / rows_;
-    require(count > 0 && tokens == count * rows_ && position_ + count <= max_length_, "equally many ids a row, within the cache's length");
+Tensor DecoderCache::feed(Pass& pass, const Tensor& ids, const Tensor& routed) {
+    const int64_t tokens = ids.elements(), count = tokens / rows_;
+    require(count > 0 && tokens == count * rows_ && routed.elements() == tokens && position_ + count <= max_length_, "equally many ids a row, within the cache's length");
     pass.no_drop = pass.route_rows_alone = true;
-    std::vector<uint8_t> routed(ids.size(), 1);
-    for (size_t i = 0; i < segments.size(); ++i) routed[i] = segments[i] != 0;
     Sequence sequence;
     sequence.rows = rows_, sequence.length = count;
-    sequence.routed = pass.context.upload(routed, {tokens});
-    const Tensor hidden = decode(pass, model_.embed(pass, pass.context.upload(ids, {tokens})), sequence);
+    sequence.routed = routed;
+    const Tensor hidden = decode(pass, model_.embed(pass, ids.view({tokens})), sequence);
     position_ += count;
     return hidden;
 }
@@ -218,30 +208,21 @@ Tensor DecoderCache::decode(Pass& pass, Tensor delta, const Sequence& sequence) 
     return norm(h, delta, stack.final_norm, context.allocate(pass.accumulate(), {tokens, d}), pass.type());
 }
 
-Tensor DecoderCache::step(Pass& pass, const std::vector<int32_t>& ids) {
-    require(static_cast<int64_t>(ids.size()) == rows_, "one id a row");
-    return model_.logits(pass, feed(pass, ids));
+Tensor DecoderCache::step(Pass& pass, const Tensor& ids) {
+    require(ids.elements() == rows_, "one id a row");
+    return model_.logits(pass, feed(pass, ids, Tensor(all_routed_.data, DType::u8, {rows_})));
 }
 
-void DecoderCache::reorder(Pass& pass, std::span<const int32_t> source) {
-    const int64_t width = key_width(), size = size_of(pass.forward_type()), bytes = (position_ - shared_) * width * size;
-    for (LayerCache& cache : caches_) {
-        if (!cache.keys) continue;
-        require(cache.spare_keys.data != nullptr, "a cache for several beams");
-        const auto gather = [&](const Tensor& from, const Tensor& to) {
-            const auto row = [&](const Tensor& t, int64_t r) { return static_cast<char*>(t.data) + (r * max_length_ + shared_) * width * size; };
-            for (int64_t r = 0; r < rows_; ++r) pass.context.engine->copy(row(to, r), row(from, source[static_cast<size_t>(r)]), bytes);
-        };
-        gather(cache.keys, cache.spare_keys);
-        gather(cache.values, cache.spare_values);
-        std::swap(cache.keys, cache.spare_keys);
-        std::swap(cache.values, cache.spare_values);
-    }
+void DecoderCache::reorder(Pass& pass, const Tensor& source) {
+    require(beams_ > 1, "a cache for several beams");
+    ops::follow_rows(pass.context, {.source = source, .from = reordered_ ? key_rows_ : Tensor(), .written = position_, .to = spare_key_rows_});
+    std::swap(key_rows_, spare_key_rows_);
+    reordered_ = true;
 }
 
 void DecoderCache::keep(Pass& pass, std::span<const int32_t> rows) {
     Engine& engine = *pass.context.engine;
-    require(std::is_sorted(rows.begin(), rows.end()) && !rows.empty() && rows.back() < rows_, "ascending rows of the cache");
+    require(beams_ == 1 && std::is_sorted(rows.begin(), rows.end()) && !rows.empty() && rows.back() < rows_, "ascending rows of a cache without beams");
     // Rows move towards the front, in order: none is overwritten before it has moved.
     const auto compact = [&](Tensor& t, int64_t used) {
         if (!t) return;
@@ -255,8 +236,6 @@ void DecoderCache::keep(Pass& pass, std::span<const int32_t> rows) {
     for (LayerCache& cache : caches_) {
         compact(cache.keys, position_ * width);
         compact(cache.values, position_ * width);
-        compact(cache.spare_keys, shared_ * width);
-        compact(cache.spare_values, shared_ * width);
         compact(cache.memory, source_length_ * 2 * width);
     }
     compact(memory_segments_, source_length_);
@@ -267,7 +246,10 @@ void DecoderCache::keep(Pass& pass, std::span<const int32_t> rows) {
 std::vector<double> continuation_nll(const Transformer& model, Pass& pass, const Batch& prompts, const Batch& targets) {
     Arena::Scope scope(pass.context.arena);
     DecoderCache cache(model, pass, prompts, targets.targets_per_row, targets.decoder_length);
-    const Tensor hidden = cache.feed(pass, targets.decoder_ids, targets.decoder_segments);
+    std::vector<uint8_t> routed;
+    for (const int32_t segment : targets.decoder_segments) routed.push_back(segment != 0);
+    const auto tokens = static_cast<int64_t>(routed.size());
+    const Tensor hidden = cache.feed(pass, pass.context.upload(targets.decoder_ids, {tokens}), pass.context.upload(routed, {tokens}));
     return model.target_nll(pass, hidden, pass.context.upload(targets.decoder_targets, {hidden.rows()}));
 }
 

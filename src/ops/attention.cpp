@@ -44,6 +44,7 @@ void check(const AttentionArgs& args) {
     require(!args.prefix_ends || (args.causal && is_integers(args.prefix_ends, batch * queries)), "prefix ends i32 [batch, queries] with causal attention");
     require(args.window == 0 || (args.causal && args.window > 0), "a window of at least one key with causal attention");
     require(args.query_offset >= 0, "a query offset of at least 0");
+    require(!args.key_rows || (queries <= few_queries && is_integers(args.key_rows, batch * keys)), "rows of keys i32 [batch, keys], for a few queries");
     const Dropout& dropout = args.dropout;
     if (dropout.features == 0) return;
     require(dropout.length == static_cast<uint64_t>(queries) && dropout.features == static_cast<uint64_t>(keys) && dropout.first % (dropout.length * dropout.features) == 0,
@@ -93,7 +94,7 @@ void attention_backward(Context& context, const AttentionBackwardArgs& args) {
     const AttentionArgs& f = args.forward;
     check(f);
     const auto like = [](const Tensor& tensor, const Tensor& other) { return is_matrix(tensor, other.dtype, other.rows(), other.cols()); };
-    require(f.log_sum.data != nullptr, "the log_sum of the forward");
+    require(f.log_sum.data != nullptr && !f.key_rows, "the log_sum of the forward, and keys in the rows that read them");
     require(like(args.d_out, f.q) && like(args.d_q, f.q) && like(args.d_k, f.k) && like(args.d_v, f.v), "gradients like queries, keys and values");
     require(!args.d_bias_table || (f.bias_table && is_matrix(args.d_bias_table, accumulate_type(f.q.dtype), f.buckets.count, f.heads)),
             "a bias gradient [buckets, heads] of the accumulation type");

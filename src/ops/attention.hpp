@@ -50,6 +50,8 @@ private:
     int32_t right_offset_ = 0;
 };
 
+inline constexpr int64_t few_queries = 4;  ///< up to which attention is made for decoding
+
 struct AttentionArgs {
     Tensor q;     ///< [B, Sq, H*K] (rows may be strided: a slice of a fused product)
     Tensor k, v;  ///< [B, Sk, Hkv*K]
@@ -64,6 +66,7 @@ struct AttentionArgs {
                             ///< What positions let a query see never shrinks from one query to the next: prefixes do not overlap.
     int64_t window = 0;     ///< with causal: so many keys up to the query's own position; 0 = all
     int64_t query_offset = 0;  ///< position of query 0 among the keys (incremental decoding)
+    Tensor key_rows;           ///< optional i32 [B, Sk], forward only, of at most few_queries queries: in which row of k and v key j of row b lies, in [0, B)
     Dropout dropout;
     int64_t dropout_heads = 0;  ///< heads of the whole layer; 0 = `heads`
     Tensor out;      ///< [B, Sq, H*K] out

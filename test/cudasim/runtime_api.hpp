@@ -134,6 +134,7 @@ void name_next_launch(const char* name);
 struct Counters {
     int64_t launches = 0;  ///< of kernels, those inside graphs not counted
     int64_t graph_launches = 0, copies = 0, allocations = 0, synchronisations = 0;
+    int64_t event_waits = 0;  ///< of these, for an event
 };
 Counters counters();
 

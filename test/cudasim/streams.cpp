@@ -308,7 +308,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     const std::lock_guard lock(mutex());
     if (const cudaError_t refused = refuse_in_capture()) return refused;
-    ++count().synchronisations;
+    ++count().synchronisations, ++count().event_waits;
     run_until([&] { return event->done >= event->recorded; });
     return failure();
 }

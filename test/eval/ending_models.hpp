@@ -71,17 +71,21 @@ inline int32_t reachable_end(const Transformer& model, const Batch& inputs) {
     return best;
 }
 
-// A random model whose end mark comes early in some rows, late in others and not at all in others.
-inline std::unique_ptr<Transformer> ending_model(ModelConfig config, const Batch& inputs) {
+// A seed of random weights whose end mark, set in `config`, comes early in some rows, late in others and not at all in others.
+inline uint64_t ending_seed(ModelConfig& config, const Batch& inputs) {
     for (uint64_t seed = 1; seed < 50; ++seed) {
         config.eos_id = config.vocab_size - 1;
         const int32_t end = reachable_end(*make(config, DType::f64, seed), inputs);
         if (end < 0) continue;
         config.eos_id = end;
-        return make(config, DType::f64, seed);
+        return seed;
     }
     FAIL("no seed gives a model whose rows end at different places");
-    return nullptr;
+    return 0;
+}
+inline std::unique_ptr<Transformer> ending_model(ModelConfig config, const Batch& inputs) {
+    const uint64_t seed = ending_seed(config, inputs);
+    return make(config, DType::f64, seed);
 }
 
 }  // namespace flanmoe::test

@@ -179,6 +179,24 @@ TEST_SUITE("eval/generate") {
         }
     }
 
+    TEST_CASE("a beam's score is that of its sequence, however often beams have changed places") {
+        for (const ModelConfig& base : {small_t5(true), untied(roomy_switch()), small_decoder(), small_prefix_decoder()}) {
+            const Batch inputs = some_inputs(base, 13);
+            const auto model = ending_model(base, inputs);
+            for (const int64_t beams : {2, 3, 6}) {
+                const GenerationSettings settings{.max_new_tokens = 9, .beams = beams, .length_penalty = 0.7, .early_stopping = beams == 3};
+                const std::vector<Generated> results = run(*model, inputs, settings);
+                for (size_t r = 0; r < results.size(); ++r) {
+                    const Generated& g = results[r];
+                    const double sum = sum_of(teacher_forced(*model, inputs, static_cast<int64_t>(r), g.ids), g.ids);
+                    CHECK(g.score == doctest::Approx(sum / std::pow(static_cast<double>(g.ids.size()), settings.length_penalty)).epsilon(1e-10));
+                    CHECK(g.ended == (g.ids.back() == model->config().eos_id));
+                    CHECK(std::count(g.ids.begin(), g.ids.end(), model->config().eos_id) == g.ended);
+                }
+            }
+        }
+    }
+
     TEST_CASE("beam results do not depend on the rows beside them") {
         for (const ModelConfig& base : {small_t5(true), small_decoder(), small_prefix_decoder()}) {
             const Batch inputs = some_inputs(base, 13);

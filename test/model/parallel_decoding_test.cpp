@@ -43,11 +43,11 @@ std::vector<double> numbers_of(Transformer& model) {
     std::vector<int32_t> ids = cache.first_ids();
     for (int32_t t = 0; t < 4; ++t) {
         Arena::Scope scope(context.arena);
-        const Tensor logits = cache.step(pass, ids);
+        const Tensor logits = cache.step(pass, context.upload(ids, {cache.rows()}));
         CHECK(logits.cols() == 61);
         numbers.insert(numbers.end(), logits.as<double>(), logits.as<double>() + logits.elements());
         for (size_t r = 0; r < ids.size(); ++r) ids[r] = 2 + static_cast<int32_t>(7 * t + static_cast<int32_t>(r)) % 50;
-        if (t == 1) cache.reorder(pass, std::vector<int32_t>{1, 0, 3, 2, 5, 4});
+        if (t == 1) cache.reorder(pass, context.upload(std::vector<int32_t>{1, 0, 3, 2, 5, 4}, {6}));
     }
     return numbers;
 }

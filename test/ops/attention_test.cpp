@@ -346,6 +346,35 @@ TEST_SUITE("ops/attention") {
         }
     }
 
+    TEST_CASE("keys of other rows, by a table, are those that a row of its own would hold") {
+        const Case few[] = {{5, 4, 2, 1, 300, 16, true, true, Segments::none, 0, 270}, {6, 2, 2, 1, 17, 7, true, true, Segments::padded_keys, 0, 16, 0, 1, 9},
+                            {3, 2, 1, 4, 600, 64, false, true, Segments::none, 0, 590, 0, 0.125, 0, false, true}, {4, 1, 1, 3, 40, 33, true, false, Segments::padded_keys, 0, 0, 0.1f}};
+        for (const Case& c : few)
+            for (const DType dtype : float_types) {
+                CAPTURE(c.keys);
+                TestContext context;
+                Operands own(context, c, dtype), spread(context, c, dtype);
+                const Tensor rows = make(context, DType::i32, {c.batch, c.keys});
+                fill_integers(rows, 11, c.batch);
+                // What lies at [rows[b, j], j] may serve several rows, so the rows of `own` are filled from there.
+                for (int64_t b = 0; b < c.batch; ++b)
+                    for (int64_t j = 0; j < c.keys; ++j)
+                        for (int64_t e = 0; e < own.forward.k.cols(); ++e) {
+                            const int64_t from = static_cast<int64_t>(get(rows, b, j)) * c.keys + j;
+                            set(own.forward.k, b * c.keys + j, e, get(spread.forward.k, from, e)), set(own.forward.v, b * c.keys + j, e, get(spread.forward.v, from, e));
+                        }
+                spread.forward.key_rows = rows;
+                ops::attention(context, own.forward), ops::attention(context, spread.forward);
+                CHECK(same_bits(own.forward.out, spread.forward.out));
+                CHECK(same_bits(own.forward.log_sum, spread.forward.log_sum));
+            }
+        TestContext context;
+        Operands many(context, {2, 1, 1, 5, 9, 8}, DType::f32);
+        many.forward.key_rows = make(context, DType::i32, {2, 9});
+        fill_integers(many.forward.key_rows, 1, 2);
+        CHECK_THROWS_AS(ops::attention(context, many.forward), Error);
+    }
+
     TEST_CASE("packed segments equal separate rows") {
         for (const bool causal : {false, true}) {
             TestContext context;
