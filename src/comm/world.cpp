@@ -2,6 +2,7 @@
 
 #include "comm/agreement.hpp"
 #include "comm/single.hpp"
+#include "comm/start_watch.hpp"
 
 #include <unistd.h>
 
@@ -11,7 +12,7 @@
 namespace flanmoe {
 
 namespace {
-constexpr double patience_at_start = 5, timeout_at_start = 120;  // until the config is known
+constexpr double patience_before_mpi = 3, patience_at_start = 5, timeout_at_start = 120;  // until the config is known
 // The watchdog sees all ranks and names the one behind; a rank that waits knows only who did not come to it, so it gives up by itself a little later.
 double own_timeout(double timeout) { return timeout > 0 ? timeout + 5 : 0; }
 }
@@ -28,6 +29,11 @@ World::World(std::function<void(const Trouble&)> said) : said_(std::move(said)) 
         ranks_ = alone_.get();
         return;
     }
+    // Until the watchdog has begun. MPI's own end is not to be had yet, but the launcher ends the others when one goes with an error.
+    const StartWatch start(patience_before_mpi, [this](const std::string& sentence) {
+        say(sentence);
+        ::_exit(static_cast<int>(Exit::hang));
+    });
     mpi_ = std::make_unique<Mpi>();
     mpi_->set_timeout(own_timeout(timeout_at_start));
     ranks_ = &mpi_->world();

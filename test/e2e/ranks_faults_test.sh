@@ -33,6 +33,13 @@ goes_on() {
     [ $status = 0 ] || fault "$1: the next start ends with $status" run.log
 }
 
+# Before the start: a rank is stopped before it comes to MPI, which waits for it.
+for rank in 0 1; do
+    healthy=("${program[@]}" --run run "${options[@]}") broken=(env FAULT_AT=0 FAULT_KIND=stop LD_PRELOAD="$SHIM" "${healthy[@]}")
+    if [ $rank = 0 ]; then both "${broken[@]}" : -n 2 "${healthy[@]}"; else both "${healthy[@]}" : -n 1 "${broken[@]}" : -n 1 "${healthy[@]}"; fi
+    ended "rank $rank stopped before MPI begins" '77' "rank $rank \(process .* on .*\) has been stopped"
+done
+
 # At the start: rank 1 has no config.
 both "${program[@]}" --run run "${options[@]}" : -n 1 "$FLANMOE" train nowhere.toml --run run "${options[@]}"
 ended 'no config on rank 1' 66 'rank 1: .*nowhere.toml'

@@ -108,8 +108,10 @@ void report(const char* operation, const char* path, long number) {
 }
 
 // The main thread gets a process's signals, wherever it is.
-__attribute__((constructor)) void hang_on_signal() {
+__attribute__((constructor)) void begin() {
     if (const char* number = getenv("FAULT_HANG_SIGNAL")) signal(atoi(number), [](int) { hang(); });
+    const char *at = getenv("FAULT_AT"), *kind = getenv("FAULT_KIND");
+    if (at && kind && strcmp(at, "0") == 0 && strcmp(kind, "stop") == 0) kill(getpid(), SIGSTOP);
 }
 
 enum class Verdict { go_on, fail, half, die_after };
