@@ -60,7 +60,7 @@ void run_bench(const Options& options) {
     Config config;
     const auto settings = [&] {
         config = load(options);
-        return RankSettings{config.parallel, config.train.device, to_toml(config) + command_line(), "config or command line"};
+        return RankSettings{config.parallel, config.train.device, to_toml(config), command_line()};
     };
     on_ranks("benchmark", settings, [&](const RankMesh& ranks) {
         const BenchmarkResult result = run_benchmark(ranks.context(), config, options.bench, ranks.mesh());

@@ -87,7 +87,7 @@ std::vector<std::string> of_section(const std::vector<std::string>& settings, co
 RankSettings ModelArgument::ranks() const {
     Config base;
     base.parallel.data = 0;
-    return {override_config(base, of_section(settings, "parallel", true)).parallel, device_for(device, dtype), command_line()};
+    return {override_config(base, of_section(settings, "parallel", true)).parallel, device_for(device, dtype), "", command_line()};
 }
 
 LoadedModel ModelArgument::load(const Context& place, const Mesh& mesh) const {

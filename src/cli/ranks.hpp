@@ -19,8 +19,8 @@ namespace flanmoe::cli {
 struct RankSettings {
     ParallelConfig parallel;
     Device device = Device::cpu;
-    std::string text;                     ///< what else must not differ
-    const char* text_name = "command line";  ///< what that is, for a message
+    std::string config;                   ///< as TOML; may be empty
+    std::string command;                  ///< command_line(); may be empty
 };
 
 /// The ranks of a command on their devices.

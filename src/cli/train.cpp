@@ -109,7 +109,7 @@ Ending train_rank(World& world, const Options& options, Life& life) {
     const RankMesh place(world, [&] {  // before anything is written: the device may not be there
         config = load(options);
         life.stop.limit(config.train.max_minutes);
-        return RankSettings{config.parallel, config.train.device, to_toml(config), "config"};
+        return RankSettings{config.parallel, config.train.device, to_toml(config), ""};
     });
     life.run = open_run(ranks, options.run, config, life.log);
     life.opened = life.run.get();

@@ -218,6 +218,7 @@ std::optional<Launch> launch_of(const char* (*variable)(const char*)) {
     if (variable("PMIX_RANK")) return Launch{number("PMIX_RANK", 0), number("OMPI_COMM_WORLD_SIZE", step ? number("SLURM_STEP_NUM_TASKS", 1) : 1)};
     if (variable("OMPI_COMM_WORLD_SIZE")) return Launch{number("OMPI_COMM_WORLD_RANK", 0), number("OMPI_COMM_WORLD_SIZE", 1)};
     if (step && variable("SLURM_PROCID")) return Launch{number("SLURM_PROCID", 0), number("SLURM_STEP_NUM_TASKS", number("SLURM_NTASKS", 1))};
+    if (number("PMI_SIZE", 1) > 1) return Launch{number("PMI_RANK", 0), number("PMI_SIZE", 1), true};
     return std::nullopt;
 }
 
@@ -229,6 +230,9 @@ std::optional<Launch> launch() {
 
 Mpi::Mpi() : shared_(std::make_shared<Shared>()) {
     const std::optional<Launch> told = launch();
+    if (told && told->foreign)
+        fail(Exit::usage, "the launcher started {} tasks, but not as ranks of Open MPI, so each would train alone; use the mpirun of Open MPI 4 (mpirun --version says whose it is), with Slurm srun --mpi=pmix",
+             told->ranks);
     int provided = 0;
     if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) fail(Exit::rank_failed, "MPI could not be started; see the messages of the launcher");
     if (provided < MPI_THREAD_MULTIPLE) fail(Exit::hardware, "this MPI does not allow several threads (MPI_THREAD_MULTIPLE); install another build of it");

@@ -1,7 +1,8 @@
 // Ranks as processes under MPI. mpi.cpp is the only file that includes mpi.h.
 //
 // MPI is initialised only for processes that a launcher started (mpirun, srun): without one nothing of it runs. In the environment PMIX_RANK and
-// OMPI_COMM_WORLD_SIZE are trusted; SLURM_* only inside a step (SLURM_STEP_ID), since a batch script has SLURM_PROCID and SLURM_NTASKS too.
+// OMPI_COMM_WORLD_SIZE are trusted; SLURM_* only inside a step (SLURM_STEP_ID), since a batch script has SLURM_PROCID and SLURM_NTASKS too. What MPICH's and Intel's
+// launchers say (PMI_SIZE) this MPI does not understand.
 #pragma once
 
 #include "comm/communicator.hpp"
@@ -19,6 +20,7 @@ namespace flanmoe {
 struct Launch {
     int rank = 0;
     int ranks = 1;  ///< 1 where the launcher says no number
+    bool foreign = false;  ///< of another MPI than ours
 };
 /// Nothing if no launcher started this process. `variable` reads the environment (std::getenv, but for tests).
 std::optional<Launch> launch_of(const char* (*variable)(const char*));
@@ -37,7 +39,7 @@ public:
 /// MPI from its beginning to its end; at most one at a time.
 class Mpi {
 public:
-    /// Exit::usage if the launcher started several tasks that MPI does not know to be ranks of one run (srun without --mpi=pmix).
+    /// Exit::usage if the launcher started several tasks that MPI does not know to be ranks of one run (srun without --mpi=pmix, MPICH's mpirun).
     Mpi();
     Mpi(const Mpi&) = delete;
     ~Mpi();

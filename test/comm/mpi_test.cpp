@@ -94,6 +94,13 @@ TEST_SUITE("comm/mpi") {
         REQUIRE(without_pmix);
         CHECK(without_pmix->rank == 1);
         CHECK(without_pmix->ranks == 2);
+        const auto mpich = launch_in({{"PMI_RANK", "1"}, {"PMI_SIZE", "2"}, {"PMI_FD", "7"}});
+        REQUIRE(mpich);
+        CHECK(mpich->foreign);
+        CHECK(mpich->rank == 1);
+        CHECK(mpich->ranks == 2);
+        CHECK(!mpirun->foreign);
+        CHECK(!launch_in({{"PMI_RANK", "0"}, {"PMI_SIZE", "1"}}));
     }
 
     TEST_CASE("collectives between processes") {

@@ -160,12 +160,16 @@ refuse 64 'there are 2 ranks, but parallel.data x parallel.expert x parallel.ten
     timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=3
 refuse 64 'unknown option --nonsense' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --nonsense
 refuse 64 'inspect runs on one rank, but 2 were started' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" inspect one
-refuse 64 'rank 1 has another config than rank 0' \
+refuse 64 'rank 1 has another config than rank 0 \(train.seed = 1, not 0\); start' \
     timeout 60 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set train.seed=1
+refuse 64 'rank 1 has another config than rank 0 \([a-z.]+_?[a-z]* = .*, not .*, and 2 more differ\); start' \
+    timeout 60 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : \
+    -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set train.seed=1 --set train.steps=7 --set optimizer.learning_rate=0.5
 cp "$FLANMOE" other && printf x >> other
 refuse 64 'rank 1 has another flanmoe program than rank 0' \
     timeout 60 mpirun -q --oversubscribe -n 1 "$FLANMOE" train span.toml --run refused --set parallel.data=2 : -n 1 ./other train span.toml --run refused --set parallel.data=2
 refuse 66 'there is no vocabulary at nothing' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" train span.toml --run refused --set parallel.data=2 --set 'data.tokenizer="nothing"'
+refuse 64 'the launcher started 2 tasks, but not as ranks of Open MPI.*the mpirun of Open MPI' env PMI_RANK=0 PMI_SIZE=2 "$FLANMOE" train span.toml --run refused
 refuse 64 'srun --mpi=pmix' env SLURM_STEP_ID=0 SLURM_PROCID=0 SLURM_NTASKS=2 "$FLANMOE" train span.toml --run refused
 "$FLANMOE" train span.toml --run busy "${slow[@]}" --set train.threads=1 > busy.log 2>&1 < /dev/null &
 job=$!
