@@ -59,7 +59,7 @@ SIM_SOURCES := $(CUDA_SOURCES) $(filter-out %_test.cpp,$(wildcard test/cudasim/*
 SIM_TESTS := $(wildcard test/cudasim/*_test.cpp)
 SIM_FLAGS = $(FLAGS) -O2 -DFLANMOE_CUDA -DFLANMOE_CUDASIM -I. -Itest -Itest/cudasim -Wno-unknown-pragmas
 SIM_SRC := $(filter-out $(BUILD)/cuda/%.o $(CUDA_AWARE:%.cpp=$(BUILD)/%.o),$(OBJECTS)) $(CUDA_AWARE:%.cpp=$(if $(NVCC),$(BUILD),$(SIM))/%.o)
-SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/model/device_test.o $(BUILD)/test/main.o,$(TEST_OBJECTS))
+SIM_OP_TESTS := $(filter $(BUILD)/test/ops/% $(BUILD)/test/model/device_test.o $(BUILD)/test/comm/device_ranks_test.o $(BUILD)/test/main.o,$(TEST_OBJECTS))
 SIM_OBJECTS := $(addsuffix .o,$(basename $(SIM_SOURCES:%=$(SIM)/%)))
 SIM_TEST_OBJECTS := $(SIM_TESTS:%.cpp=$(SIM)/%.o)
 ASAN_OBJECTS := $(patsubst $(SIM)/%,$(SIM)/asan/%,$(SIM_OBJECTS) $(SIM_TEST_OBJECTS))

@@ -129,6 +129,7 @@ private:
 
 /// What all groups of a rank share.
 struct Rank {
+    bool alone;  ///< one rank is all there are: then a group of one is NCCL's too, else it has nothing to do
     Watch watch;
     Trail trail;
 };
@@ -151,7 +152,7 @@ public:
     void all_reduce(Context& context, const Tensor& values, Reduction reduction) override {
         if (on_host(context)) return host_->all_reduce(context, values, reduction);
         require(values.compact(), "a compact tensor to communicate");
-        if (size() == 1 || values.elements() == 0) return;
+        if (!group_ || values.elements() == 0) return;
         queue(context, Collective::all_reduce, 2 * (bound(values.elements(), size()) - share(values.elements())) * size_of(values.dtype), [&](cudaStream_t stream) {
             return library().all_reduce(values.data, values.data, elements(values), nccl_type(values.dtype), reduction == Reduction::sum ? ncclSum : ncclMax, group_, stream);
         });
@@ -159,21 +160,21 @@ public:
     void all_gather(Context& context, const Tensor& part, const Tensor& whole) override {
         if (on_host(context)) return host_->all_gather(context, part, whole);
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
-        if (size() == 1) return context.engine->copy(whole.data, part.data, part.bytes());
+        if (!group_) return context.engine->copy(whole.data, part.data, part.bytes());
         queue(context, Collective::all_gather, (size() - 1) * part.bytes(),
               [&](cudaStream_t stream) { return library().all_gather(part.data, whole.data, elements(part), nccl_type(part.dtype), group_, stream); });
     }
     void reduce_scatter(Context& context, const Tensor& whole, const Tensor& part) override {
         if (on_host(context)) return host_->reduce_scatter(context, whole, part);
         require(part.dtype == whole.dtype && part.compact() && whole.compact() && whole.elements() == part.elements() * size(), "a whole of as many equal parts as there are ranks");
-        if (size() == 1) return context.engine->copy(part.data, whole.data, part.bytes());
+        if (!group_) return context.engine->copy(part.data, whole.data, part.bytes());
         queue(context, Collective::reduce_scatter, (size() - 1) * part.bytes(),
               [&](cudaStream_t stream) { return library().reduce_scatter(whole.data, part.data, elements(part), nccl_type(part.dtype), ncclSum, group_, stream); });
     }
     void reduce(Context& context, const Tensor& values, int root) override {
         if (on_host(context)) return host_->reduce(context, values, root);
         require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
-        if (size() == 1) return;
+        if (!group_) return;
         queue(context, Collective::reduce, rank() == root ? 0 : values.bytes(),
               [&](cudaStream_t stream) { return library().reduce(values.data, values.data, elements(values), nccl_type(values.dtype), ncclSum, root, group_, stream); });
     }
@@ -181,7 +182,7 @@ public:
     void broadcast(Context& context, const Tensor& values, int root) override {
         if (on_host(context)) return host_->broadcast(context, values, root);
         require(values.compact() && root >= 0 && root < size(), "a compact tensor and a root that is a rank of the group");
-        if (size() == 1) return;
+        if (!group_) return;
         queue(context, Collective::broadcast, rank() == root ? (size() - 1) * values.bytes() : 0,
               [&](cudaStream_t stream) { return library().broadcast(values.data, values.data, elements(values), nccl_type(values.dtype), root, group_, stream); });
     }
@@ -197,7 +198,7 @@ private:
     /// Between its marks; `work` gets the stream.
     template <class Work>
     void queue(Context& context, Collective collective, int64_t bytes, const Work& work) {
-        count(collective, bytes);
+        if (size() > 1) count(collective, bytes);
         shared_->trail.begin(context, collective);
         check_nccl(work(engine_of(context).stream()), name_of(collective));
         shared_->trail.end(context);
@@ -227,7 +228,7 @@ ncclUniqueId from_text(const std::string& text) {
 }
 
 void NcclCommunicator::start() {
-    if (size() == 1) return;
+    if (size() == 1 && !shared_->alone) return;
     ncclUniqueId id{};
     if (rank() == 0) check_nccl(library().unique_id(&id), "the start");
     id = from_text(broadcast_text(*host_, to_text(id)));
@@ -276,7 +277,7 @@ bool share_gpus(const Engine& engine, Communicator& host) {
 std::unique_ptr<Communicator> nccl_communicator(Context& context, Communicator& host, Progress& progress, std::function<void(const std::string&)> failed) {
     Engine& engine = engine_of(context);
     if (share_gpus(engine, host)) return nullptr;
-    return std::make_unique<NcclCommunicator>(host, std::shared_ptr<Rank>(new Rank{Watch(std::move(failed)), Trail(engine, context.activity, progress)}));
+    return std::make_unique<NcclCommunicator>(host, std::shared_ptr<Rank>(new Rank{host.size() == 1, Watch(std::move(failed)), Trail(engine, context.activity, progress)}));
 }
 
 #else

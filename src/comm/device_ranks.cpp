@@ -21,7 +21,7 @@ HostPlace place_on_host(Communicator& ranks) {
 
 std::unique_ptr<Communicator> device_ranks([[maybe_unused]] Context& context, [[maybe_unused]] Communicator& ranks, [[maybe_unused]] Progress& progress, [[maybe_unused]] std::function<void(const std::string&)> failed) {
 #ifdef FLANMOE_CUDA
-    if (context.device == Device::cuda && ranks.size() > 1) return cuda::nccl_communicator(context, ranks, progress, std::move(failed));
+    if (context.device == Device::cuda) return cuda::nccl_communicator(context, ranks, progress, std::move(failed));
 #endif
     return nullptr;
 }

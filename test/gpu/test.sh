@@ -2,18 +2,18 @@
 # All that is proved of CUDA, on a GPU: make gpu-test, or this script in the folder that make bundle packs, on a machine with a GPU and nothing else of ours.
 #
 #   test/gpu/test.sh                   # about 20 minutes on a GPU; the last line says whether all passed
-#   test/gpu/test.sh ops oracle        # these parts: ops models oracle training curve sanitizer
+#   test/gpu/test.sh ops oracle        # these parts: ops models oracle training ranks curve sanitizer
 #
 # ops: every operation's case table. models: gradients of whole models by parameter, against the CPU's. oracle: the recorded cases in f32. training: curves of
-# 20 steps beside the CPU's, the same bits again and after a stop, evaluation and generation. curve: 200 steps. sanitizer: compute-sanitizer (memcheck,
-# racecheck, initcheck, synccheck) on some of all that, where it is installed.
+# 20 steps beside the CPU's, the same bits again and after a stop, evaluation and generation. ranks: NCCL with one rank; two and four ranks that share the GPU.
+# curve: 200 steps. sanitizer: compute-sanitizer (memcheck, racecheck, initcheck, synccheck) on some of all that, where it is installed.
 #
 # FLANMOE and FLANMOE_TEST name the programs. With build/flanmoe-sim and build/flanmoe-sim-test all this runs on the simulator, without a GPU. TABLES: which
 # suites of operations ('ops/*'). Exit codes: 0 all passed, 1 something failed, 69 there is no GPU.
 cd "$(dirname "$0")/../.." || exit 1
 FLANMOE=$(realpath "${FLANMOE:-build/flanmoe}") FLANMOE_TEST=$(realpath "${FLANMOE_TEST:-build/flanmoe-test}") TABLES=${TABLES:-ops/*}
 export FLANMOE FLANMOE_TEST FLANMOE_CUDA=$FLANMOE
-[ $# -gt 0 ] || set -- ops models oracle training curve sanitizer
+[ $# -gt 0 ] || set -- ops models oracle training ranks curve sanitizer
 log=$(mktemp) failed=() without=
 trap 'rm -f "$log" "$log.tables"' EXIT
 
@@ -87,10 +87,14 @@ for wanted; do
             done
             ;;
         training) part 'training, evaluation and generation beside the CPU' test/cli/run.sh test/e2e/cuda_test.sh ;;
+        ranks)
+            part 'NCCL with one rank' "$FLANMOE_TEST" --device cuda -ts='comm/device_ranks'
+            part 'two and four ranks on one GPU' test/cli/run.sh test/gpu/ranks_test.sh
+            ;;
         curve) part 'a curve of 200 steps beside the CPU' test/cli/run.sh test/gpu/curve_test.sh ;;
         sanitizer) sanitize ;;
         *)
-            echo "$wanted: unknown part; there are ops, models, oracle, training, curve, sanitizer"
+            echo "$wanted: unknown part; there are ops, models, oracle, training, ranks, curve, sanitizer"
             exit 64
             ;;
     esac
