@@ -10,6 +10,8 @@
 #         tiny   dense, expert choice, ST-MoE, 2.4 million active parameters, on the CPU; 93 minutes of two cores that compilers shared (run/README.md), at most 500 questions a suite
 #         small  all five models, 61 million active parameters (flanmoe plan), one GPU, planned for an hour;   base  201 million, planned for a node and a night; neither has run
 #         SCALE=2: twice the steps. MODELS="dense switch": other models, of which the last one, a sparse one, goes through the further axes. SEED=1. TRAIN="--set ...": options of every training.
+#         CELLS="reference tasks-9": only these cells of the further axes (all: reference, tasks-9 -36 -89, experts-2 -16, freeze-gate -experts -moe -non_moe, losses-none -balance -z,
+#         expert-dropout-0 -0.1 -0.4); the others show as a dash.
 # Resume: give the same command again; every cell goes on where it stopped (exit code 75: stopped and saved). Finished cells are left alone.
 # Needs:  python3 with matplotlib for the page's figures (Debian: python3-matplotlib).
 set -euo pipefail
@@ -147,6 +149,7 @@ main_cell() { # MODEL
     finetuning "$1" pretrain
     finetuning "$1" instruct
 }
+wanted() { [ -z "${CELLS-}" ] || [[ " $CELLS " = *" $1 "* ]]; }  # CELL
 axis_cell() { # CELL FROM options...: the last of the models, instruction-tuned otherwise and for fewer steps; the suites few-shot
     instruct "${models##* }" "axes/$1" "$2" $axis "${@:3}"
     suites "axes/$1/instruct" short
@@ -173,15 +176,16 @@ trap 'stop 75' TERM INT
 vocabulary_and_text
 last=${models##* }
 for name in $models; do at_once main_cell "$name"; done
-for experts in 2 16; do at_once experts_cell $experts; done
+for experts in 2 16; do ! wanted experts-$experts || at_once experts_cell $experts; done
 until trained "$out/$last/pretrain"; do wait -n || stop $?; done
-at_once axis_cell reference "$last"
-for count in 9 36 89; do at_once axis_cell "tasks-$count" "$last" --set data.tasks=$count; done
-for part in gate experts moe non_moe; do at_once axis_cell "freeze-$part" "$last" --set "train.freeze=[\"$part\"]"; done
-at_once axis_cell losses-none "$last" --set train.balance_loss=0 --set train.router_z_loss=0
-at_once axis_cell losses-balance "$last" --set train.balance_loss=0.01 --set train.router_z_loss=0
-at_once axis_cell losses-z "$last" --set train.balance_loss=0 --set train.router_z_loss=0.001
-for rate in 0 0.1 0.4; do at_once axis_cell "expert-dropout-$rate" "$last" --set moe.expert_dropout=$rate; done
+further() { ! wanted "$1" || at_once axis_cell "$1" "$last" "${@:2}"; } # CELL options...
+further reference
+for count in 9 36 89; do further "tasks-$count" --set data.tasks=$count; done
+for part in gate experts moe non_moe; do further "freeze-$part" --set "train.freeze=[\"$part\"]"; done
+further losses-none --set train.balance_loss=0 --set train.router_z_loss=0
+further losses-balance --set train.balance_loss=0.01 --set train.router_z_loss=0
+further losses-z --set train.balance_loss=0 --set train.router_z_loss=0.001
+for rate in 0 0.1 0.4; do further "expert-dropout-$rate" --set moe.expert_dropout=$rate; done
 while [ -n "$(jobs -rp)" ]; do wait -n || stop $?; done
 
 "$python" run/flan_study_page.py "$out" $size "$models"
