@@ -159,7 +159,7 @@ void read_ours(const JsonReader& reader, ModelConfig& c) {
     c.attention_dropout = reader.number("attention_dropout_rate", 0, 1, -1);
     c.dropout_broadcast = reader.boolean("dropout_broadcast", false);
     c.init_scale = reader.number("init_scale", 0, 1e6, c.init_scale);
-    c.experts = reader.integer("num_experts", 0, 65536, c.experts);
+    c.experts = reader.integer("num_experts", 0, most_experts, c.experts);
     read_projection(reader, "expert_feed_forward_proj", c.expert_activation, c.expert_gated);
     c.expert_d_ff = reader.integer("expert_d_ff", 0, largest_size, c.expert_d_ff);
     c.expert_dropout = reader.number("expert_dropout_rate", 0, 1, -1);
@@ -196,10 +196,10 @@ void read_t5_keys(const JsonReader& reader, ModelConfig& c) {
     c.d_ff = reader.integer("d_ff", 1, largest_size);
     c.heads = reader.integer("num_heads", 1, largest_size);
     c.encoder_decoder = reader.boolean("is_encoder_decoder", true);
-    const int64_t layers = reader.integer("num_layers", 1, 10000);
+    const int64_t layers = reader.integer("num_layers", 1, most_layers);
     c.encoder_layers = c.encoder_decoder ? layers : 0;
-    c.decoder_layers = c.encoder_decoder ? reader.integer("num_decoder_layers", 1, 10000, layers) : layers;
-    c.buckets = reader.integer("relative_attention_num_buckets", 2, 65536, 32);
+    c.decoder_layers = c.encoder_decoder ? reader.integer("num_decoder_layers", 1, most_layers, layers) : layers;
+    c.buckets = reader.integer("relative_attention_num_buckets", 2, most_buckets, 32);
     c.max_distance = reader.integer("relative_attention_max_distance", 1, largest_size, 128);
     c.dropout = reader.number("dropout_rate", 0, 1, 0.1);
     c.norm_epsilon = reader.number("layer_norm_epsilon", 0, 1, 1e-6);
@@ -221,7 +221,7 @@ void read_switch_keys(const JsonReader& reader, ModelConfig& c) {
     c.activation = activation_of(reader, "dense_act_fn", reader.text("dense_act_fn", "relu"));
     c.gated = false;
     c.expert_activation = c.activation, c.expert_gated = false;
-    c.experts = reader.integer("num_experts", 1, 65536, 8);
+    c.experts = reader.integer("num_experts", 1, most_experts, 8);
     const auto sparse = [&](const char* count_key, const char* step_key, int64_t layers) {
         const int64_t count = reader.integer(count_key, 0, layers, std::min<int64_t>(3, layers));
         const int64_t step =
@@ -320,7 +320,7 @@ void read_sub_object(const JsonReader& reader, ModelConfig& c) {
     c.encoder_routing = c.decoder_routing = RoutingConfig();
     read_ours(ours, c);
     c.dropout = ours.number("dropout_rate", 0, 1, c.dropout);  // these three are other keys of T5's own
-    c.buckets = ours.integer("relative_attention_num_buckets", 2, 65536, c.buckets);
+    c.buckets = ours.integer("relative_attention_num_buckets", 2, most_buckets, c.buckets);
     c.max_distance = ours.integer("relative_attention_max_distance", 1, largest_size, c.max_distance);
     const auto computed = [](const ModelConfig& m) {
         return std::tuple(m.encoder_sparse, m.decoder_sparse, m.experts, m.key_heads(), m.rotary, m.scale_attention, m.qkv_bias, m.attention_window,

@@ -3,10 +3,9 @@
 
 #include "checkpoint/hf_config.hpp"
 #include "checkpoint/json_reader.hpp"
+#include "config/limits.hpp"
 
 namespace flanmoe {
-
-inline constexpr int64_t largest_size = int64_t{1} << 22;  // of any size in a config: what is above is no model but damage
 
 /// transformers' name of an activation: relu, gelu_new (the tanh form), gelu (erf), silu; and back, refusing others.
 const char* activation_name(Activation activation);

@@ -88,7 +88,7 @@ void read_attention(const JsonReader& reader, bool mixtral, ModelConfig& c) {
 
 void read_experts(const JsonReader& reader, bool mixtral, ModelConfig& c) {
     RoutingConfig& routing = c.decoder_routing;
-    const int64_t experts = mixtral ? reader.integer("num_local_experts", 1, 65536, 8) : reader.integer("num_experts", 0, 65536, 60);
+    const int64_t experts = mixtral ? reader.integer("num_local_experts", 1, most_experts, 8) : reader.integer("num_experts", 0, most_experts, 60);
     if (mixtral) {
         c.decoder_sparse = layers_of_step(1, c.decoder_layers, {});
     } else if (experts > 0) {
@@ -109,7 +109,7 @@ void read_experts(const JsonReader& reader, bool mixtral, ModelConfig& c) {
         c.shared_d_ff = reader.integer("shared_expert_intermediate_size", 1, largest_size, 5632);
         c.shared_gate = true;
     }
-    routing.k = reader.integer("num_experts_per_tok", 1, 65536, mixtral ? 2 : 4);
+    routing.k = reader.integer("num_experts_per_tok", 1, most_experts, mixtral ? 2 : 4);
     if (c.experts > 0 && routing.k > c.experts) reader.refuse("num_experts_per_tok", fmt::format("is {}, more than the {} experts", routing.k, c.experts), "correct one of them");
     routing.normalize = mixtral || reader.boolean("norm_topk_prob", false);
     routing.density = Density::any;
@@ -176,7 +176,7 @@ ModelConfig read_decoder_keys(const JsonReader& reader, HfLayout layout) {
     c.vocab_size = reader.integer("vocab_size", 1, largest_size, mixtral ? 32000 : 151936);
     c.d_model = reader.integer("hidden_size", 1, largest_size, mixtral ? 4096 : 2048);
     c.d_ff = reader.integer("intermediate_size", 1, largest_size, mixtral ? 14336 : 5632);
-    c.decoder_layers = reader.integer("num_hidden_layers", 1, 10000, mixtral ? 32 : 24);
+    c.decoder_layers = reader.integer("num_hidden_layers", 1, most_layers, mixtral ? 32 : 24);
     c.activation = activation_of(reader, "hidden_act", reader.text("hidden_act", "silu"));
     c.gated = true;
     c.norm_epsilon = reader.number("rms_norm_eps", 0, 1, mixtral ? 1e-5 : 1e-6);

@@ -186,6 +186,10 @@ std::vector<std::string> verify_path(const fs::path& path, std::vector<std::stri
     if (fs::exists(path / "config.json"))
         attempt("config.json", [&] { return std::string(read_model_config(path).experts > 0 ? "sparse" : "dense") + " model, fits the embedding"; });
     if (!fs::exists(path / "manifest.json")) {
+        if (fs::exists(path / "training")) {
+            problems.push_back(fmt::format("{} has a training state but no manifest.json, so it was never completed or the file is lost; training does not go on from it", path.string()));
+            return problems;
+        }
         checked.push_back("hashes: none, as there is no manifest.json (only our checkpoints have one)");
         return problems;
     }

@@ -5,6 +5,7 @@
 #include "cli/commands.hpp"
 #include "cli/model_argument.hpp"
 #include "cli/table.hpp"
+#include "config/limits.hpp"
 #include "core/file.hpp"
 #include "train/memory.hpp"
 
@@ -105,7 +106,7 @@ void add_convert(CLI::App& program) {
     command->add_option("OUT", options->target, "directory to make; must not exist")->required();
     command->add_option("--dtype", options->dtype, "stored type: f32 or bf16 (routers stay f32); default: the source's")->check(CLI::IsMember({"f32", "bf16"}))->type_name("DTYPE");
     command->add_option("--shard-gb", options->shard_gigabytes, "largest file of weights, in units of 10^9 bytes")->check(above_zero)->capture_default_str();
-    command->add_option("--experts", options->experts, "upcycle a dense model: so many experts, each a copy of the dense feed-forward, under a new router")->check(above_zero);
+    command->add_option("--experts", options->experts, "upcycle a dense model: so many experts, each a copy of the dense feed-forward, under a new router")->check(CLI::Range(int64_t{1}, most_experts));
     command->add_option("--every", options->every, "upcycling: every n-th layer is sparse")->check(above_zero)->capture_default_str();
     command->add_option("--router", options->router, "upcycling: moe.router of the new model")->capture_default_str();
     command->add_option("--set", options->settings, "upcycling: any other option of [moe]: moe.key=value (repeatable)")->type_name("KEY=VALUE")->expected(1)->allow_extra_args(false)

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include <cmath>
 #include <iostream>
 #include <iterator>
 #include <memory>
@@ -152,6 +153,10 @@ private:
 // What all ranks shall know before they start.
 RankSettings settings_of_ranks(const Arguments& a) {
     if (!a.prompts.empty() && !a.file.empty()) fail(Exit::usage, "--prompt and --file exclude each other; give one of them");
+    // CLI11's ranges let NaN through.
+    if (!(a.settings.temperature >= 0)) fail(Exit::usage, "--temperature is {}; give a number from 0 (the most probable token) to 1000", a.settings.temperature);
+    if (!(a.settings.top_p > 0)) fail(Exit::usage, "--top-p is {}; give a probability above 0, to 1 (all tokens)", a.settings.top_p);
+    if (!std::isfinite(a.settings.length_penalty)) fail(Exit::usage, "--length-penalty is {}; give a number", a.settings.length_penalty);
     if (a.settings.temperature == 0 && (a.settings.top_k > 0 || a.settings.top_p < 1))
         fail(Exit::usage, "--top-k and --top-p choose among samples; set --temperature above 0 too");
     if (a.settings.temperature > 0 && a.settings.beams > 1) fail(Exit::usage, "beam search and sampling exclude each other; leave out --beams or --temperature");
@@ -179,7 +184,7 @@ void add_generate(CLI::App& program) {
     command.add_option("--top-k", s.top_k, "Sample among the k most probable tokens; 0 = all")->check(CLI::Range(0, 1000000))->capture_default_str();
     command.add_option("--top-p", s.top_p, "Sample among the most probable tokens that hold so much probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
     command.add_option("--seed", s.seed, "Of sampling: prompt i always draws the same")->capture_default_str();
-    command.add_option("--beams", s.beams, "Beams of the search; 1 = none")->check(CLI::Range(1, 1000000))->capture_default_str();
+    command.add_option("--beams", s.beams, "Beams of the search; 1 = none")->check(CLI::Range(1, 10000))->capture_default_str();
     command.add_option("--length-penalty", s.length_penalty, "With beams: scores are divided by length to this power")->capture_default_str();
     command.add_flag("--early-stopping", s.early_stopping, "With beams: stop when as many outputs as beams have ended");
     command.add_option("--batch", a->batch, "Prompts computed together, by one rank")->check(CLI::Range(1, 1000000))->capture_default_str();

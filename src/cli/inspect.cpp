@@ -122,8 +122,8 @@ void print_statistics(const Inspection& found, bool fold) {
         for (const TensorEntry* entry : row.tensors) s.merge(*by_entry.at(entry));
         const bool any = s.count > s.non_finite;
         table.add({row.path, row.copies > 1 ? fmt::format("{}", row.copies) : "", any ? number(s.minimum) : "-", any ? number(s.maximum) : "-",
-                   any ? number(s.mean) : "-", any ? number(s.deviation()) : "-", any ? number(s.norm()) : "-", thousands(s.zeros),
-                   thousands(s.non_finite)});
+                   any ? number(s.mean) : "-", any ? number(s.deviation()) : "-", any ? number(s.norm()) : "-", s.count ? thousands(s.zeros) : "not read",
+                   s.count ? thousands(s.non_finite) : "-"});
     }
     fmt::print("\n{}", table.text());
 
@@ -187,6 +187,7 @@ void print_comparison(const Comparison& comparison, bool all) {
 }
 
 Json statistics_json(const Statistics& s) {
+    if (s.count == 0) return nullptr;  // empty, or of a type that is not read
     return {{"min", s.minimum}, {"max", s.maximum},          {"mean", s.mean}, {"deviation", s.deviation()}, {"norm", s.norm()},
             {"zeros", s.zeros}, {"non_finite", s.non_finite}};
 }

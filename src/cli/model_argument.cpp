@@ -3,6 +3,7 @@
 #include "checkpoint/model_directory.hpp"
 #include "checkpoint/resolve.hpp"
 #include "config/config.hpp"
+#include "config/limits.hpp"
 #include "core/file.hpp"
 #include "core/log.hpp"
 #include "train/memory.hpp"
@@ -54,7 +55,7 @@ void ModelArgument::add_to(CLI::App& command) {
         ->expected(1)
         ->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    command.add_option("--threads", threads, "Threads; 0 = one a core")->check(CLI::Range(0, 1000000))->capture_default_str();
+    command.add_option("--threads", threads, "Threads; 0 = one a core")->check(CLI::Range(int64_t{0}, most_threads))->capture_default_str();
 }
 
 ModelConfig override_moe(const ModelConfig& model, const std::vector<std::string>& settings) {
@@ -102,6 +103,7 @@ LoadedModel ModelArgument::load(const Context& place, const Mesh& mesh) const {
     if (tokenizer.empty() && !fs::exists(folder / "spiece.model"))
         fail(Exit::missing_input, "{} has no spiece.model; name the model's vocabulary with --tokenizer", folder.string());
     loaded.tokenizer = Tokenizer::load(vocabulary, sentinels_of(folder));
+    loaded.tokenizer->check_same(folder, "leave out --tokenizer");
     const ModelConfig& config = loaded.model->config();
     for (const std::string& warning : routing_warnings(config)) warn("{}", warning);
     loaded.tokenizer->check_fits(config.vocab_size, config.pad_id, config.eos_id);

@@ -9,7 +9,10 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstdio>
+#include <cstring>
 #include <optional>
 #include <set>
 #include <thread>
@@ -91,11 +94,21 @@ void keep_to_one_rank(CLI::App& program) {
 
 }  // namespace
 
+// What a command prints is its result, but for those that fill a folder and may go on when nobody reads along.
+void check_output(const CLI::App& program) {
+    const std::vector<CLI::App*> chosen = program.get_subcommands();
+    const std::string name = chosen.empty() ? "" : chosen[0]->get_name();
+    if (name == "train" || name == "sweep") return;
+    const bool failed = std::fflush(stdout) != 0;
+    if (failed || std::ferror(stdout)) fail(Exit::io, "cannot write the output{}; what was printed is not whole", failed ? fmt::format(": {}", std::strerror(errno)) : "");
+}
+
 int run(CLI::App& program, int argc, char** argv) {
     program.require_subcommand(1);
     keep_to_one_rank(program);
     try {
         program.parse(argc, argv);
+        check_output(program);
         return static_cast<int>(Exit::done);
     } catch (const CLI::RuntimeError& error) {
         return error.get_exit_code();

@@ -1,4 +1,5 @@
 // The table itself. A row: key, place, range, names, help.
+#include "config/limits.hpp"
 #include "config/options.hpp"
 #include "config/routers/routers.hpp"
 
@@ -54,30 +55,30 @@ const std::vector<std::string> frozen_parts = {"gate", "experts", "moe", "non_mo
 void add_model(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
         {"model.encoder_decoder", model<&M::encoder_decoder>, any, no_names, "encoder and decoder; false: a decoder-only stack"},
-        {"model.vocab_size", model<&M::vocab_size>, at_least(1), no_names, "rows of the embedding table, sentinels included"},
-        {"model.d_model", model<&M::d_model>, at_least(1), no_names, "width of the hidden states"},
-        {"model.d_kv", model<&M::d_kv>, at_least(1), no_names, "width of an attention head"},
-        {"model.heads", model<&M::heads>, at_least(1), no_names, "attention heads"},
-        {"model.kv_heads", model<&M::kv_heads>, at_least(0), no_names, "heads of keys and values, each for heads / kv_heads query heads; 0: model.heads"},
-        {"model.d_ff", model<&M::d_ff>, at_least(1), no_names, "inner width of dense feed-forwards"},
-        {"model.encoder_d_ff", model<&M::encoder_d_ff>, at_least(1), no_names, "the same for each encoder layer; empty: model.d_ff in all"},
-        {"model.decoder_d_ff", model<&M::decoder_d_ff>, at_least(1), no_names, "the same for each decoder layer; empty: model.d_ff in all"},
-        {"model.encoder_layers", model<&M::encoder_layers>, at_least(0), no_names, "layers of the encoder; 0 for a decoder-only model"},
-        {"model.decoder_layers", model<&M::decoder_layers>, at_least(1), no_names, "layers of the decoder"},
+        {"model.vocab_size", model<&M::vocab_size>, within(1, largest_size), no_names, "rows of the embedding table, sentinels included"},
+        {"model.d_model", model<&M::d_model>, within(1, largest_size), no_names, "width of the hidden states"},
+        {"model.d_kv", model<&M::d_kv>, within(1, largest_size), no_names, "width of an attention head"},
+        {"model.heads", model<&M::heads>, within(1, largest_size), no_names, "attention heads"},
+        {"model.kv_heads", model<&M::kv_heads>, within(0, largest_size), no_names, "heads of keys and values, each for heads / kv_heads query heads; 0: model.heads"},
+        {"model.d_ff", model<&M::d_ff>, within(1, largest_size), no_names, "inner width of dense feed-forwards"},
+        {"model.encoder_d_ff", model<&M::encoder_d_ff>, within(1, largest_size), no_names, "the same for each encoder layer; empty: model.d_ff in all"},
+        {"model.decoder_d_ff", model<&M::decoder_d_ff>, within(1, largest_size), no_names, "the same for each decoder layer; empty: model.d_ff in all"},
+        {"model.encoder_layers", model<&M::encoder_layers>, within(0, most_layers), no_names, "layers of the encoder; 0 for a decoder-only model"},
+        {"model.decoder_layers", model<&M::decoder_layers>, within(1, most_layers), no_names, "layers of the decoder"},
         {"model.activation", [](Config& c) -> Field { return ActivationField{&c.model.activation, &c.model.gated}; }, any, activations,
          "of dense feed-forwards; relu in T5 v1.0, gated_gelu (tanh form) in v1.1; gelu is the erf form"},
         {"model.tied", model<&M::tied>, any, no_names, "the output matrix is the embedding table (T5 v1.0)"},
         {"model.scale_outputs", model<&M::scale_outputs>, any, no_names, "hidden states x d_model^-0.5 before the output matrix (T5 v1.0, Switch)"},
-        {"model.buckets", model<&M::buckets>, at_least(2), no_names, "relative position buckets"},
-        {"model.max_distance", model<&M::max_distance>, at_least(1), no_names, "distances from here on share the last bucket"},
+        {"model.buckets", model<&M::buckets>, within(2, most_buckets), no_names, "relative position buckets"},
+        {"model.max_distance", model<&M::max_distance>, within(1, largest_size), no_names, "distances from here on share the last bucket"},
         {"model.bias_per_layer", model<&M::bias_per_layer>, any, no_names, "a relative position table in every layer instead of one a stack"},
-        {"model.rotary", model<&M::rotary>, at_least(0), no_names, "base theta of rotary positions in self-attention, in place of the relative position tables; 0: tables"},
+        {"model.rotary", model<&M::rotary>, within(0, 1e12), no_names, "base theta of rotary positions in self-attention, in place of the relative position tables; 0: tables"},
         {"model.scale_attention", model<&M::scale_attention>, any, no_names, "attention scores x d_kv^-0.5, which T5 leaves out"},
         {"model.qkv_bias", model<&M::qkv_bias>, any, no_names, "queries, keys and values have bias vectors (Qwen2-MoE)"},
         {"model.attention_window", model<&M::attention_window>, at_least(0), no_names, "causal self-attention sees the last so many tokens; 0: all"},
         {"model.bidirectional_prefix", model<&M::bidirectional_prefix>, any, no_names,
          "decoder-only: inputs see one another in both directions (prefix-LM); false: causal throughout"},
-        {"model.norm_epsilon", model<&M::norm_epsilon>, above(0), no_names, "added to the mean square in RMS norms"},
+        {"model.norm_epsilon", model<&M::norm_epsilon>, {.low = 0, .high = 1, .open_low = true}, no_names, "added to the mean square in RMS norms"},
         {"model.dropout", model<&M::dropout>, probability, no_names, "dropout rate at T5's places"},
         {"model.attention_dropout", model<&M::attention_dropout>, below(-1, 1), no_names, "on attention probabilities; -1: model.dropout"},
         {"model.dropout_broadcast", model<&M::dropout_broadcast>, any, no_names,
@@ -85,7 +86,7 @@ void add_model(std::vector<Option>& rows) {
         {"model.pad_id", model<&M::pad_id>, at_least(0), no_names, "token id of padding"},
         {"model.eos_id", model<&M::eos_id>, at_least(0), no_names, "token id of the end mark"},
         {"model.decoder_start_id", model<&M::decoder_start_id>, at_least(0), no_names, "token id that the decoder starts from"},
-        {"model.init_scale", model<&M::init_scale>, above(0), no_names, "variance scale of initial weights (0.1 in Switch and ST-MoE)"},
+        {"model.init_scale", model<&M::init_scale>, {.low = 0, .high = 1e6, .open_low = true}, no_names, "variance scale of initial weights (0.1 in Switch and ST-MoE)"},
     });
 }
 
@@ -105,13 +106,13 @@ void add_routing(std::vector<Option>& both, std::vector<Option>& encoder, std::v
 
 void add_moe(std::vector<Option>& rows) {
     rows.insert(rows.end(), {
-        {"moe.experts", model<&M::experts>, at_least(0), no_names, "experts of a sparse layer; 0: a dense model, whatever else [moe] says"},
+        {"moe.experts", model<&M::experts>, within(0, most_experts), no_names, "experts of a sparse layer; 0: a dense model, whatever else [moe] says"},
         {"moe.dense_twin", model<&M::dense_twin>, any, no_names,
          "make the model dense, with feed-forwards as wide as the experts that a token uses: FLOPs per token stay the same", nullptr, true},
-        {"moe.expert_d_ff", model<&M::expert_d_ff>, at_least(0), no_names, "inner width of an expert; 0: model.d_ff"},
+        {"moe.expert_d_ff", model<&M::expert_d_ff>, within(0, largest_size), no_names, "inner width of an expert; 0: model.d_ff"},
         {"moe.activation", [](Config& c) -> Field { return ActivationField{&c.model.expert_activation, &c.model.expert_gated}; }, any, activations, "of experts"},
         {"moe.expert_dropout", model<&M::expert_dropout>, below(-1, 1), no_names, "inside experts; -1: model.dropout"},
-        {"moe.shared_d_ff", model<&M::shared_d_ff>, at_least(0), no_names, "inner width of a shared expert beside the routed ones, which every token visits; 0: none"},
+        {"moe.shared_d_ff", model<&M::shared_d_ff>, within(0, largest_size), no_names, "inner width of a shared expert beside the routed ones, which every token visits; 0: none"},
         {"moe.shared_gate", model<&M::shared_gate>, any, no_names, "the shared expert's answer x sigmoid(x w) (Qwen2-MoE)"},
         {"moe.multiplicative_bias", model<&M::multiplicative_bias>, any, no_names, "gated experts: hidden units x a learned vector of each expert, 1 at first (ST-MoE)"},
         {"moe.extra_ffn", model<&M::extra_ffn>, any, no_names, "a dense feed-forward after each sparse one (ST-MoE)"},
@@ -135,7 +136,7 @@ void add_moe(std::vector<Option>& rows) {
     const std::vector<std::string> policies = {"all", "none", "threshold", "random"};
     add.operator()<&R::kind>("kind", any, {"token_choice", "expert_choice", "balanced"},
                                 "who chooses: tokens their experts, experts their tokens, or nobody (for measurements)");
-    add.operator()<&R::k>("k", at_least(1), no_names, "experts a token");
+    add.operator()<&R::k>("k", within(1, 64), no_names, "experts a token");
     add.operator()<&R::normalize>("normalize", any, no_names, "gates divided by the sum of the token's k gates, before drops");
     add.operator()<&R::prioritized>("prioritized", any, no_names, "tokens claim slots in order of their largest probability");
     add.operator()<&R::density>("density", any, {"first", "any"}, "load in the balance loss: first choices, or any of the k");
@@ -184,15 +185,15 @@ void add_data(std::vector<Option>& rows) {
         {"data.remove_suffix", data<&D::remove_suffix>, any, no_names, "cut from the end of every target that ends so"},
         {"data.malformed", data<&D::malformed>, any, {"fail", "skip"}, "malformed line: stop with file and line, or skip and count it"},
         {"data.truncation", data<&D::truncation>, any, {"keep_start", "keep_end", "drop"}, "inputs that are too long"},
-        {"data.encoder_length", data<&D::encoder_length>, at_least(0), no_names, "tokens of an encoder row, end mark included; 0 for decoder-only models"},
-        {"data.decoder_length", data<&D::decoder_length>, at_least(0), no_names, "tokens of a decoder row; 0: from encoder_length (not for instruct)"},
+        {"data.encoder_length", data<&D::encoder_length>, within(0, longest_row), no_names, "tokens of an encoder row, end mark included; 0 for decoder-only models"},
+        {"data.decoder_length", data<&D::decoder_length>, within(0, longest_row), no_names, "tokens of a decoder row; 0: from encoder_length (not for instruct)"},
         {"data.noise_density", data<&D::noise_density>, {.low = 0, .high = 1, .open_low = true, .open_high = true}, no_names, "span corruption: share of masked tokens"},
         {"data.mean_span", data<&D::mean_span>, at_least(1), no_names, "span corruption: mean length of a masked span"},
         {"data.packing", data<&D::packing>, any, no_names, "instruct: several examples a row"},
         {"data.pad_multiple", data<&D::pad_multiple>, at_least(1), no_names, "without packing, rows are padded to a multiple of this"},
-        {"data.batch_rows", data<&D::batch_rows>, at_least(1), no_names, "rows of an optimizer step"},
-        {"data.micro_batch_rows", data<&D::micro_batch_rows>, at_least(0), no_names, "rows of a micro-batch; divides batch_rows; 0: batch_rows", nullptr, false, true},
-        {"data.validation_rows", data<&D::validation_rows>, at_least(0), no_names, "rows of a validation batch; 0: rows of a micro-batch", nullptr, false, true},
+        {"data.batch_rows", data<&D::batch_rows>, within(1, most_rows), no_names, "rows of an optimizer step"},
+        {"data.micro_batch_rows", data<&D::micro_batch_rows>, within(0, most_rows), no_names, "rows of a micro-batch; divides batch_rows; 0: batch_rows", nullptr, false, true},
+        {"data.validation_rows", data<&D::validation_rows>, within(0, most_rows), no_names, "rows of a validation batch; 0: rows of a micro-batch", nullptr, false, true},
         {"data.validation_batches", data<&D::validation_batches>, at_least(1), no_names, "validation batches at most", nullptr, false, true},
         {"data.shuffle", data<&D::shuffle>, any, no_names, "shuffle the examples of an epoch"},
         {"data.seed", data<&D::seed>, at_least(0), no_names, "of shuffling, masking and mixing"},
@@ -220,7 +221,7 @@ void add_train(std::vector<Option>& rows) {
         changeable({"train.cuda_graph", train<&T::cuda_graph>, any, no_names, "on cuda: queue a step as one CUDA graph; the results are the same bits"}),
         changeable({"train.recompute", train<&T::recompute>, any, {"none", "cheap", "full"},
                     "what the backward pass computes again to save memory: nothing, norms and activations, or whole sub-layers; the results are the same bits"}),
-        changeable({"train.threads", train<&T::threads>, at_least(0), no_names, "threads; 0: one a core"}),
+        changeable({"train.threads", train<&T::threads>, within(0, most_threads), no_names, "threads; 0: one a core"}),
         {"train.start_from", train<&T::start_from>, any, no_names, "checkpoint whose weights a fresh run starts from"},
         {"train.reset_optimizer", train<&T::reset_optimizer>, any, no_names, "with start_from: start with fresh optimizer state; false: go on with its state"},
         {"train.freeze", train<&T::freeze>, any, frozen_parts,

@@ -1,5 +1,6 @@
 // Checks between options; the range of a single one stands in the table.
 #include "config/config.hpp"
+#include "config/limits.hpp"
 #include "core/error.hpp"
 
 #include <algorithm>
@@ -96,6 +97,19 @@ void validate_model(const ModelConfig& model) {
     validate_sparse_layers(model.decoder_sparse, model.decoder_layers, "decoder");
 }
 
+// Bounds from above: they only have to keep what is counted later within 64 bits.
+void validate_sizes(const ModelConfig& model, const DataConfig& data) {
+    const auto real = [](int64_t n) { return static_cast<double>(n); };
+    int64_t widest = std::max({model.d_ff, model.expert_d_ff, model.shared_d_ff, model.heads * model.d_kv});
+    for (const std::vector<int64_t>& widths : {model.encoder_d_ff, model.decoder_d_ff})
+        for (const int64_t width : widths) widest = std::max(widest, width);
+    const double layers = real(model.encoder_layers + model.decoder_layers), matrices = 10 + 3 * real(model.experts);
+    const double weights = real(model.d_model) * (2 * real(model.vocab_size) + layers * matrices * real(widest));
+    check(weights <= most_weights, "the model's sizes multiply to about {:.0e} weights, and at most {:.0e} can be counted; check model.d_model, model.d_ff, moe.experts and the layers", weights, most_weights);
+    const double tokens = real(data.batch_rows) * real(data.encoder_length + data.decoder_length);
+    check(tokens <= real(int64_t{1} << 40), "a batch of {} rows of {} tokens is {:.0e} tokens; check data.batch_rows and the lengths of rows", data.batch_rows, data.encoder_length + data.decoder_length, tokens);
+}
+
 void validate_data(const DataConfig& data) {
     if (data.micro_batch_rows)
         check(data.batch_rows % data.micro_batch_rows == 0, "data.micro_batch_rows is {} and must divide data.batch_rows = {}", data.micro_batch_rows, data.batch_rows);
@@ -153,6 +167,7 @@ std::vector<std::string> routing_warnings(const ModelConfig& model) {
 }
 
 void validate(const Config& config) {
+    validate_sizes(config.model, config.data);
     validate_model(config.model);
     validate_data(config.data);
     if (config.model.experts > 0) {

@@ -61,7 +61,9 @@ Entry entry_from(const Json& json) {
 Json read_manifest(const fs::path& folder) {
     try {
         Json manifest = Json::parse(read_file(manifest_path(folder), int64_t{1} << 30));
-        if (manifest.at("format") != format_name || manifest.at("version") != format_version) throw std::runtime_error("another format");
+        if (!manifest.contains("format") || manifest["format"] != format_name)
+            fail(Exit::cannot_create, "{} is not of token shards, so the folder is something else; name another folder", manifest_path(folder).string());
+        if (manifest.at("version") != format_version) throw std::runtime_error("another version");
         for (const Json& shard : manifest.at("shards")) entry_from(shard);
         return manifest;
     } catch (const Error&) {

@@ -27,12 +27,14 @@ fs::path uncompressed_name(const fs::path& path) {
 void collect_folder(const fs::path& folder, const std::vector<std::string>& extensions, std::vector<InputFile>& files) {
     std::vector<InputFile> found;
     std::error_code error;
-    for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    for (fs::recursive_directory_iterator it(folder, fs::directory_options::follow_directory_symlink, error), end; !error && it != end; it.increment(error)) {
         if (it->path().filename().string().starts_with('.')) {
             if (it->is_directory()) it.disable_recursion_pending();
             continue;
         }
-        if (!it->is_regular_file()) continue;
+        if (it->is_directory()) continue;
+        if (!it->is_regular_file())
+            fail(Exit::missing_input, "{} is {}; remove it, or name the files that are meant", it->path().string(), it->is_symlink() ? "a link that leads to no file" : "neither a file nor a folder");
         const std::string extension = uncompressed_name(it->path()).extension().string();
         if (extensions.empty() || std::find(extensions.begin(), extensions.end(), extension) != extensions.end())
             found.push_back({it->path(), static_cast<int64_t>(it->file_size())});

@@ -178,4 +178,10 @@ void Tokenizer::save_tokenizer_files(const std::filesystem::path& folder) const 
     write_file_atomically(folder / "special_tokens_map.json", special.dump(2) + "\n");
 }
 
+void Tokenizer::check_same(const std::filesystem::path& folder, const std::string& remedy) const {
+    const std::filesystem::path own = folder / "spiece.model";
+    if (std::filesystem::exists(own) && read_file(own) != model_bytes())
+        fail(Exit::usage, "the model of {} knows the vocabulary of {}, and the one given differs, so that its ids would mean other pieces; {}", folder.string(), own.string(), remedy);
+}
+
 }  // namespace flanmoe

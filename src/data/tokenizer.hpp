@@ -53,6 +53,8 @@ public:
     void save_tokenizer_files(const std::filesystem::path& folder) const;
     /// Exit::usage if a model with `vocab_size` embedding rows and these special ids cannot take this vocabulary.
     void check_fits(int64_t vocab_size, int64_t pad_id, int64_t eos_id) const;
+    /// Exit::usage, with a remedy, if a model's folder holds another spiece.model, whose ids mean other pieces. Nothing to check where it holds none.
+    void check_same(const std::filesystem::path& folder, const std::string& remedy) const;
 
 private:
     struct State;

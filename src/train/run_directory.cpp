@@ -23,6 +23,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Tells a run's own config from one that somebody wrote.
+const std::string config_head = "# The whole config of this run, as flanmoe train took it; compared when the run goes on.\n\n";
+
 double now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 std::string host() {
@@ -46,7 +49,7 @@ RunDirectory::RunDirectory(const fs::path& path, const Config& config) : path_(p
     lock();
     try {
         take_up(config);
-        write_file_atomically(this->config(), to_toml(config));
+        write_file_atomically(this->config(), config_head + to_toml(config));
     } catch (...) {
         ::close(lock_);
         throw;
@@ -91,7 +94,10 @@ void RunDirectory::take_up(const Config& config) {
                 fail(Exit::cannot_create, "{} holds {} but no config.toml, so it is not a run that can go on; name another directory", path_.string(), ours);
         return;
     }
-    const Config before = parse_config(read_file(this->config(), int64_t{1} << 20), this->config().string(), false);
+    const std::string text = read_file(this->config(), int64_t{1} << 20);
+    if (!text.starts_with(config_head) && list_checkpoints(path_).empty())
+        fail(Exit::cannot_create, "{} holds a config.toml that no run has written and would overwrite; name another directory", path_.string());
+    const Config before = parse_config(text, this->config().string(), false);
     std::vector<std::string> refused, changed;
     for (const Difference& d : differences(before, config)) (d.may_change ? changed : refused).push_back(fmt::format("{} was {} and is {}", d.key, d.old_value, d.new_value));
     if (!refused.empty() && list_checkpoints(path_).empty()) {  // a first try that failed before it saved: the corrected config begins anew

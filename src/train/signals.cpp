@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdlib>
@@ -56,8 +57,9 @@ const char* short_name(int signal) {
 }  // namespace
 
 void Stop::limit(double max_minutes) {
+    constexpr double never = 60.0 * 24 * 366 * 100;  // a century: much more is beyond the clock's range
     max_minutes_ = max_minutes;
-    deadline_ = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double, std::ratio<60>>(max_minutes));
+    deadline_ = std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double, std::ratio<60>>(std::min(max_minutes, never)));
 }
 
 Stop::Stop(double max_minutes) {

@@ -242,6 +242,7 @@ void Trainer::State::start_weights() {
         fail(Exit::bad_checkpoint, "{} is a dense model, this run has {} experts; make a sparse one of it first: flanmoe convert {} OUT --experts {}", source.string(), config.model.experts,
              config.train.start_from, config.model.experts);
     check_same_model(source, config.model);
+    tokenizer->check_same(source, "set data.tokenizer to that folder");
     load_model(source, model.parameters());
     info("starting from the weights of {}", source.string());
     if (config.train.reset_optimizer) return;
