@@ -3,6 +3,8 @@
 #include "blas.hpp"
 #include "core/log.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 
@@ -69,6 +71,7 @@ Engine::Engine(int place) : properties_(usable_device(place, device_)), managed_
 
 Engine::~Engine() {
     blas_.reset();
+    for (const auto& [memory, size] : pinned_) cudaFreeHost(memory);
     for (cudaEvent_t event : marks_) cudaEventDestroy(event);
     cudaStreamDestroy(stream_);
 }
@@ -111,17 +114,28 @@ void Engine::copy_rows(void* to, int64_t to_stride, const void* from, int64_t fr
 }
 void Engine::synchronize() { check(cudaStreamSynchronize(stream_), "waiting for the GPU"); }
 
+// Pinning takes the driver long and waits for the GPU, and exchanges through the host ask for it again and again: pieces of a power of two are kept.
 void* Engine::allocate_pinned(int64_t bytes) {
     void* memory = nullptr;
-    const cudaError_t error = cudaMallocHost(&memory, static_cast<size_t>(bytes));
+    const size_t size = separate_allocations_ ? static_cast<size_t>(bytes) : std::bit_ceil(static_cast<size_t>(std::max<int64_t>(bytes, 4096)));
+    if (std::vector<void*>& kept = free_pinned_[size]; !separate_allocations_ && !kept.empty()) {
+        memory = kept.back();
+        kept.pop_back();
+        return memory;
+    }
+    const cudaError_t error = cudaMallocHost(&memory, size);
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError();
         return nullptr;
     }
     check(error, "allocating memory that the GPU copies from");
+    if (!separate_allocations_) pinned_[memory] = size;
     return memory;
 }
-void Engine::release_pinned(void* memory) { cudaFreeHost(memory); }
+void Engine::release_pinned(void* memory) {
+    if (const auto kept = pinned_.find(memory); kept != pinned_.end()) free_pinned_[kept->second].push_back(memory);
+    else cudaFreeHost(memory);
+}
 void Engine::upload_later(void* to, const void* pinned, int64_t bytes) {
     check(cudaMemcpyAsync(to, pinned, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the GPU");
 }

@@ -86,6 +86,8 @@ private:
     std::vector<cudaEvent_t> marks_;
     size_t marks_used_ = 0;
     std::unordered_map<const void*, size_t> shared_limits_;  // by kernel
+    std::unordered_map<void*, size_t> pinned_;               // sizes of what is kept for whoever asks next
+    std::unordered_map<size_t, std::vector<void*>> free_pinned_;  // by size
     std::unique_ptr<Blas> blas_;
     TableCache tables_{*this};
 };

@@ -1,10 +1,11 @@
 #include "comm/host_communicator.hpp"
 
-#include "core/host_tensor.hpp"
 #include "core/parallel.hpp"
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
+#include <optional>
 
 namespace flanmoe {
 
@@ -12,29 +13,39 @@ namespace {
 
 constexpr int64_t piece_bytes = int64_t{64} << 20;  ///< values that one round of an all-reduce takes, which bounds the memory for others' parts
 
-/// A tensor of the context as host memory: itself, or a copy that is brought back.
+/// A tensor of the context as host memory: itself, or a copy in pinned memory that is brought back. What goes back is under way until the device is waited for: at the end,
+/// since the memory is another's then.
 class Staged {
 public:
     Staged(Context& context, const Tensor& tensor, bool read) : engine_(*context.engine), tensor_(tensor) {
         require(tensor.compact(), "a compact tensor to communicate");
         if (engine_.on_host()) return;
-        copy_ = HostTensor(tensor.dtype, tensor.shape);
+        copy_.emplace(engine_, std::max<int64_t>(1, tensor.bytes()));
+        if (!copy_->data()) fail(Exit::out_of_memory, "out of memory: there is no room to stage a tensor of {} bytes on the host for other ranks", tensor.bytes());
         if (read) fetch(0, tensor.bytes());
     }
-    std::byte* data() const { return engine_.on_host() ? static_cast<std::byte*>(tensor_.data) : copy_.memory.get(); }
+    Staged(const Staged&) = delete;
+    ~Staged() noexcept(false) {
+        if (under_way_ && std::uncaught_exceptions() == errors_) engine_.synchronize();
+    }
+    std::byte* data() const { return static_cast<std::byte*>(engine_.on_host() ? tensor_.data : copy_->data()); }
     void write_back() { put(0, tensor_.bytes()); }
     /// Some bytes only.
     void fetch(int64_t first, int64_t bytes) {
-        if (!engine_.on_host() && bytes > 0) engine_.download(copy_.memory.get() + first, static_cast<std::byte*>(tensor_.data) + first, bytes);
+        if (!engine_.on_host() && bytes > 0) engine_.download(data() + first, static_cast<std::byte*>(tensor_.data) + first, bytes);
     }
     void put(int64_t first, int64_t bytes) {
-        if (!engine_.on_host() && bytes > 0) engine_.upload(static_cast<std::byte*>(tensor_.data) + first, copy_.memory.get() + first, bytes);
+        if (engine_.on_host() || bytes == 0) return;
+        engine_.upload_later(static_cast<std::byte*>(tensor_.data) + first, data() + first, bytes);
+        under_way_ = true;
     }
 
 private:
     Engine& engine_;
     Tensor tensor_;
-    HostTensor copy_;
+    std::optional<PinnedBuffer> copy_;
+    bool under_way_ = false;
+    int errors_ = std::uncaught_exceptions();
 };
 
 /// part[i] = combination over the ranks in their order of parts[r][i].

@@ -1,7 +1,7 @@
 // Collectives built on one primitive: an exchange of pieces of host memory between pairs of ranks.
 //
 // An all-reduce cuts the values into one part a rank: everyone sends each rank its part, that rank adds them in the order of ranks, and everyone gathers the
-// sums: as many bytes as a ring moves, in two rounds, and the order of summation is fixed. Tensors on a device are staged through host memory.
+// sums: as many bytes as a ring moves, in two rounds, and the order of summation is fixed. Tensors on a device are staged through pinned host memory.
 #pragma once
 
 #include "comm/communicator.hpp"

@@ -222,6 +222,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
     if ((kind == cudaMemcpyHostToDevice && !inside(state().device, to, bytes)) || (kind == cudaMemcpyDeviceToHost && !inside(state().device, from, bytes)) ||
         (kind == cudaMemcpyDeviceToDevice && !(inside(state().device, to, bytes) && inside(state().device, from, bytes))))
         return set_error(cudaErrorInvalidValue);
+    if ((kind == cudaMemcpyHostToDevice && unpinned(from)) || (kind == cudaMemcpyDeviceToHost && unpinned(to))) ++count().pageable_copies;
     if (kind == cudaMemcpyHostToDevice && unpinned(from) && !capturing(stream)) {  // staged: the stream may wait for other ranks
         std::vector<char> staged(static_cast<const char*>(from), static_cast<const char*>(from) + bytes);
         return queue_work(stream, [to, staged = std::move(staged)] { std::memcpy(to, staged.data(), staged.size()); });
