@@ -119,3 +119,35 @@ refuse 65 'malformed.jsonl:2 is not valid JSON' "$FLANMOE" eval good malformed.j
 expect 0 'warning: 3 malformed lines were skipped' "$FLANMOE" eval good malformed.jsonl --no-generation --malformed skip
 expect 0 'inputs were longer than 4 tokens and lost their end' "$FLANMOE" eval good toy/instruct/valid/past.jsonl --no-generation --max-input-tokens 4
 refuse 73 'model.toml' "$FLANMOE" eval good toy/instruct/valid/past.jsonl --no-generation --out model.toml
+
+# Numbers beyond all counting, and numbers that are none.
+wrong 64 'model.d_model must be in \[1, 4194304\], not 9.2' --set model.d_model=9223372036854775807
+wrong 64 'multiply to about .* weights' --set model.d_model=4194304 --set model.d_ff=4194304 --set moe.experts=65536
+wrong 64 'is 1e\+18 tokens|is .* tokens; check data.batch_rows' --set data.batch_rows=1073741824 --set data.micro_batch_rows=1073741824 --set data.encoder_length=1073741824
+wrong 64 'train.threads must be in' --set train.threads=100000
+wrong 64 'model.norm_epsilon must be in \(0, 1\]' --set model.norm_epsilon=2
+refuse 64 'top-p is 0; give a probability' "$FLANMOE" generate good --prompt a --temperature 1 --top-p 0
+refuse 64 'temperature is nan; give a number' "$FLANMOE" generate good --prompt a --temperature nan
+ends 0 instruct.toml long "${options[@]}" --max-minutes 1000000000
+
+# A vocabulary of the same size whose ids mean other pieces.
+"$FLANMOE" tokenizer train toy/corpus --size 400 --out other > other.log 2>&1 || fault 'there is no second vocabulary' other.log
+wrong 64 'knows the vocabulary of good/.*spiece.model, and the one given differs' --set 'train.start_from="good"' --set 'data.tokenizer="other"'
+refuse 64 'the one given differs' "$FLANMOE" generate good --prompt a --tokenizer other
+expect 0 '' "$FLANMOE" generate good --prompt a --max-new-tokens 2 --tokenizer vocabulary
+
+# What is not ours is not written over or blamed; what leads nowhere is not passed over; what cannot be printed is not lost in silence.
+mkdir mine && printf '[train]\nsteps = 3\n' > mine/config.toml
+refuse 73 'mine holds a config.toml that no run has written' "$FLANMOE" train instruct.toml --run mine
+[ "$(cat mine/config.toml)" = $'[train]\nsteps = 3' ] || fault 'a config.toml that somebody wrote is gone' mine/config.toml
+refuse 73 'toy/manifest.json is not of token shards' "$FLANMOE" data shard toy/corpus --tokenizer vocabulary --out toy
+mkdir links && printf 'a text\n' > links/a.txt && mkdir elsewhere && printf 'another\n' > elsewhere/b.txt && ln -s ../elsewhere links/there
+expect 0 '2 documents' "$FLANMOE" data shard links --tokenizer vocabulary --out linked
+ln -s nowhere links/gone
+refuse 66 'links/gone is a link that leads to no file' "$FLANMOE" data shard links --tokenizer vocabulary --out linked2
+refuse 74 'cannot write' bash -c '"$FLANMOE" generate good --prompt a --max-new-tokens 2 2>&1 > /dev/full'
+refuse 74 'cannot write' bash -c '"$FLANMOE" config 2>&1 > /dev/full'
+refuse 74 'cannot write' bash -c '"$FLANMOE" inspect good 2>&1 > /dev/full'
+checkpoint=$(ls -d good/checkpoints/step-* | tail -1)
+cp -r "$checkpoint" bare && rm bare/manifest.json
+expect 1 'bare has a training state but no manifest.json' "$FLANMOE" inspect --verify bare
