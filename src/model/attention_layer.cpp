@@ -101,6 +101,8 @@ Tensor self_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x,
 
 Tensor query_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x) { return project(pass, layer, layer.query, layer.query_bias, 1, x); }
 
+Tensor memory_projection(Pass& pass, const AttentionLayer& layer, const Tensor& memory) { return project(pass, layer, layer.key, layer.key_bias, 2, memory); }
+
 Tensor output_projection(Pass& pass, const AttentionLayer& layer, const Tensor& attended, const Tensor& into) {
     const Tensor delta = into ? into : pass.context.allocate(pass.accumulate(), {attended.rows(), pass.config.d_model});
     ops::matmul(pass.context, {.a = attended, .b = pass.weight_of(attended.dtype, layer.output), .out = delta, .transpose_b = true});
@@ -128,7 +130,7 @@ void attention_inner(Pass& pass, const AttentionLayer& layer, const Tensor& x, c
     args = attention_rule(pass, layer);
     if (layer.cross) {
         saved.fused = query_projection(pass, layer, x);
-        saved.memory_fused = project(pass, layer, layer.key, layer.key_bias, 2, memory);
+        saved.memory_fused = memory_projection(pass, layer, memory);
     } else {
         saved.rotary = sequence.rotary;
         saved.fused = self_projection(pass, layer, x, sequence.length, sequence.rotary);

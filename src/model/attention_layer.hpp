@@ -47,6 +47,8 @@ Tensor self_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x,
 void turn_projection(Pass& pass, const AttentionLayer& layer, const Tensor& fused, int64_t length, const Tensor& rotary, bool inverse);
 /// q of cross-attention [N, I].
 Tensor query_projection(Pass& pass, const AttentionLayer& layer, const Tensor& x);
+/// k and v of cross-attention side by side, [M, 2J], of the encoder's output.
+Tensor memory_projection(Pass& pass, const AttentionLayer& layer, const Tensor& memory);
 /// delta [N, D] from what attention gives for this rank's heads, into memory of the accumulation type if given.
 Tensor output_projection(Pass& pass, const AttentionLayer& layer, const Tensor& attended, const Tensor& into = {});
 

@@ -24,9 +24,6 @@ Batch encoder_side(const Batch& inputs) {
     b.encoder_ids = inputs.encoder_ids;
     b.encoder_segments = inputs.encoder_segments;
     b.encoder_routed = inputs.encoder_routed;
-    b.decoder_length = 1;
-    b.decoder_ids.assign(static_cast<size_t>(inputs.rows), 0);
-    b.decoder_segments.assign(static_cast<size_t>(inputs.rows), 1);
     return b;
 }
 
@@ -89,11 +86,16 @@ void DecoderCache::encode(Pass& pass, const Batch& inputs) {
     memory_segments_ = context.allocate(DType::i32, {inputs.rows, source_length_});
     Arena::Scope scope(context.arena);
     TransformerSaved saved;
-    const Batch encoder_batch = encoder_side(inputs);
-    model_.forward(pass, encoder_batch, saved);
+    Pass lean = pass;
+    lean.recompute = Recompute::full;  // no gradient follows
+    const Tensor encoded = model_.encode(lean, upload(context, model_.config(), encoder_side(inputs)), saved);
     context.engine->copy(memory_segments_.data, saved.encoder.segments.data, memory_segments_.bytes());
-    for (size_t s = 0; s < caches_.size(); ++s)
-        if (const Tensor& memory = caches_[s].memory) context.engine->copy(memory.data, saved.decoder_stack.sublayers[s].attention.memory_fused.data, memory.bytes());
+    for (size_t s = 0; s < caches_.size(); ++s) {
+        if (!caches_[s].memory) continue;
+        Arena::Scope layer(context.arena);
+        const Tensor projected = memory_projection(pass, std::get<AttentionLayer>(model_.decoder().sublayers[s].body), encoded);
+        context.engine->copy(caches_[s].memory.data, projected.data, projected.bytes());
+    }
 }
 
 // Keys and values of every token of the prompts come from one pass. The first step goes over the last token again, at its own position, for its logits.
@@ -109,13 +111,13 @@ void DecoderCache::read_prompts(Pass& pass, const Batch& inputs) {
     }
     segments_ = context.upload(segments, {rows_, max_length_});
     Arena::Scope scope(context.arena);
-    pass.no_drop = pass.route_rows_alone = true;
-    TransformerSaved saved;
-    model_.forward(pass, prompts, saved);
-    for (size_t s = 0; s < caches_.size(); ++s) {
+    Pass lean = pass;
+    lean.no_drop = lean.route_rows_alone = true;
+    lean.recompute = Recompute::full;  // no gradient follows
+    lean.after_sublayer = [&](size_t s, const SubLayerSaved& sublayer) {
         LayerCache& cache = caches_[s];
-        if (!cache.keys) continue;
-        const ops::AttentionArgs& args = saved.decoder_stack.sublayers[s].attention.args;
+        if (!cache.keys) return;
+        const ops::AttentionArgs& args = sublayer.attention.args;
         const auto place = [&](const Tensor& from, const Tensor& to) {
             const int64_t size = size_of(from.dtype);
             for (int64_t row = 0; row < rows_; ++row) {
@@ -125,7 +127,9 @@ void DecoderCache::read_prompts(Pass& pass, const Batch& inputs) {
             }
         };
         place(args.k, cache.keys), place(args.v, cache.values);
-    }
+    };
+    TransformerSaved saved;
+    model_.forward(lean, prompts, saved);
     position_ = shared_;
 }
 

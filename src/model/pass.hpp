@@ -7,9 +7,12 @@
 #include "core/random.hpp"
 #include "model/parameters.hpp"
 
+#include <functional>
+
 namespace flanmoe {
 
-class GradientSync;  // model/gradient_sync.hpp
+class GradientSync;    // model/gradient_sync.hpp
+struct SubLayerSaved;  // model/stack.hpp
 
 /// What the loss is made of and how it is normalised over the whole step (all micro-batches, all ranks):
 ///   loss = sum nll / tokens + output_z * sum lse^2 / tokens + (balance * mean balance + router_z * mean z over sparse layers and groups)
@@ -50,6 +53,8 @@ struct Pass {
     LossScales loss;
     /// For comparisons of devices and types: logits that routers take in place of their own, by layer, so that rounding changes no decision.
     const std::vector<Tensor>* router_logits = nullptr;
+    /// Shown what a sub-layer of a stack has computed, by its number there, before Recompute::full forgets it.
+    std::function<void(size_t, const SubLayerSaved&)> after_sublayer;
 
     const Mesh& mesh() const { return parameters.mesh(); }
     const Parameter& record(size_t index) const { return parameters.records()[index]; }

@@ -200,6 +200,7 @@ Tensor stack_forward(Pass& pass, const Stack& stack, const Tensor& embedded, con
         const Tensor into = shards.divided() ? shares[type_of_output(pass, sublayer) == pass.accumulate() ? 0 : 1] : added;
         delta = forward(pass, sublayer, sequence, memory, memory_sequence, kept, into);
         if (shards.divided()) delta = shards.sum(delta, added);
+        if (pass.after_sublayer) pass.after_sublayer(s, kept);
         if (scope) forget_all_but_input(kept);
     }
     saved.h = stream(delta);

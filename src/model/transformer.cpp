@@ -134,19 +134,18 @@ Tensor Transformer::embed(Pass& pass, const Tensor& ids) const {
     return out;
 }
 
+Tensor Transformer::encode(Pass& pass, const BatchTensors& batch, TransformerSaved& saved) const {
+    require(batch.encoder_length > 0, "inputs for the encoder");
+    saved.encoder = {batch.rows, batch.encoder_length, batch.first_row, batch.encoder_segments, batch.encoder_routed, {}, rotary_table(pass.context, config_, pass.accumulate(), batch.encoder_length)};
+    saved.encoder_ids = batch.encoder_ids;
+    return stack_forward(pass, encoder_, embed(pass, saved.encoder_ids), saved.encoder, {}, nullptr, saved.encoder_stack);
+}
+
 Tensor Transformer::forward(Pass& pass, const BatchTensors& batch, TransformerSaved& saved) const {
-    Context& context = pass.context;
-    const auto sequence = [&](int64_t times, int64_t length, const Tensor& segments, const Tensor& routed, const Tensor& prefix_ends) {
-        return Sequence{times * batch.rows, length, times * batch.first_row, segments, routed, prefix_ends, rotary_table(context, config_, pass.accumulate(), length)};
-    };
-    Tensor memory;
-    if (config_.encoder_decoder) {
-        require(batch.encoder_length > 0, "inputs for the encoder");
-        saved.encoder = sequence(1, batch.encoder_length, batch.encoder_segments, batch.encoder_routed, {});
-        saved.encoder_ids = batch.encoder_ids;
-        memory = stack_forward(pass, encoder_, embed(pass, saved.encoder_ids), saved.encoder, {}, nullptr, saved.encoder_stack);
-    }
-    saved.decoder = sequence(batch.targets_per_row, batch.decoder_length, batch.decoder_segments, batch.decoder_routed, batch.prefix_ends);
+    const Tensor memory = config_.encoder_decoder ? encode(pass, batch, saved) : Tensor();
+    const int64_t times = batch.targets_per_row;
+    saved.decoder = {times * batch.rows, batch.decoder_length, times * batch.first_row, batch.decoder_segments, batch.decoder_routed, batch.prefix_ends,
+                     rotary_table(pass.context, config_, pass.accumulate(), batch.decoder_length)};
     saved.decoder_ids = batch.decoder_ids;
     saved.targets = batch.targets;
     return stack_forward(pass, decoder_, embed(pass, saved.decoder_ids), saved.decoder, memory, &saved.encoder, saved.decoder_stack);
@@ -216,9 +215,11 @@ std::vector<double> on_host(Context& context, const Tensor& nll) {
 }
 }  // namespace
 
-LossSums Transformer::evaluate(Pass& pass, const Batch& batch, std::vector<double>* token_nll) const {
-    Context& context = pass.context;
+LossSums Transformer::evaluate(const Pass& given, const Batch& batch, std::vector<double>* token_nll) const {
+    Context& context = given.context;
     Arena::Scope scope(context.arena);
+    Pass pass = given;
+    pass.recompute = Recompute::full;  // nothing is computed again: no gradient follows
     TransformerSaved saved;
     const Tensor hidden = forward(pass, batch, saved);
     Tensor nll;

@@ -62,14 +62,16 @@ public:
     ParameterStore& parameters() { return parameters_; }
     const ParameterStore& parameters() const { return parameters_; }
 
+    /// The encoder's output [rows * encoder_length, D].
+    Tensor encode(Pass& pass, const BatchTensors& batch, TransformerSaved& saved) const;
     /// Forward of both stacks; returns the decoder's output [rows * decoder_length, D].
     Tensor forward(Pass& pass, const BatchTensors& batch, TransformerSaved& saved) const;
     Tensor forward(Pass& pass, const Batch& batch, TransformerSaved& saved) const { return forward(pass, upload(pass.context, config_, batch), saved); }
     /// Forward and backward of one micro-batch: adds to the gradients, and its sums to `report` (f64 [report_size()], ops/report.hpp), all on the device. The
     /// arena is left as it was found.
     void train(const Pass& pass, const BatchTensors& batch, const Tensor& report) const;
-    /// Loss without gradients; token_nll, if given, gets nll per decoder position (0 where ignored).
-    LossSums evaluate(Pass& pass, const Batch& batch, std::vector<double>* token_nll = nullptr) const;
+    /// Loss without gradients, in the memory of one sub-layer at a time and the sums between them; token_nll, if given, gets nll per decoder position (0 where ignored).
+    LossSums evaluate(const Pass& given, const Batch& batch, std::vector<double>* token_nll = nullptr) const;
     /// Logits [N, V] in the accumulation type of a decoder output.
     Tensor logits(Pass& pass, const Tensor& hidden) const;
     /// nll of the targets (i32 [N]) after a decoder output, on the host; 0 where ignored.

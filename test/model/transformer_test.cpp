@@ -1,6 +1,7 @@
 #include "model/transformer.hpp"
 
 #include "../ops/check.hpp"
+#include "model/decoding.hpp"
 #include "small_models.hpp"
 #include "train/step.hpp"
 
@@ -157,6 +158,29 @@ TEST_SUITE("model/transformer") {
             one.decoder_ids.resize(10, 0), one.decoder_segments.resize(10, 0), one.decoder_targets.resize(10, ignored);
             model.evaluate(pass, one, &alone);
             for (size_t i = 0; i < 7; ++i) CHECK(alone[i] == doctest::Approx(together[7 + i]).epsilon(1e-12));
+        }
+    }
+
+    TEST_CASE("without gradients a pass needs the memory of one layer and the sums between them") {
+        for (ModelConfig config : {small_t5(), small_decoder()}) {
+            (config.encoder_decoder ? config.encoder_layers : config.decoder_layers) = 12;
+            Transformer model(config);
+            model.parameters().allocate(DType::f64, false);
+            model.parameters().initialise(5);
+            const Batch batch = config.encoder_decoder ? random_batch(8, 40, 3, 61, 12) : random_decoder_batch(8, 40, 61, 12, false);
+            const auto peak = [&](auto&& work) {
+                Context context;
+                Pass pass{.context = context, .parameters = model.parameters(), .config = config, .route_rows_alone = true};
+                work(pass);
+                return static_cast<double>(context.arena.peak_bytes());
+            };
+            const double kept = peak([&](Pass& pass) {
+                TransformerSaved saved;
+                model.forward(pass, batch, saved);
+            });
+            CHECK(peak([&](Pass& pass) { model.evaluate(pass, batch); }) < 0.35 * kept);
+            const double caches = 2.0 * 8 * 40 * static_cast<double>(config.decoder_layers * config.key_heads() * config.d_kv) * 8;
+            CHECK(peak([&](Pass& pass) { DecoderCache(model, pass, batch, 1, 1); }) < 0.35 * kept + caches);
         }
     }
 
