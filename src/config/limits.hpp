@@ -12,6 +12,7 @@ inline constexpr int64_t most_buckets = 65536;
 inline constexpr double most_weights = 1e15;               ///< of a model
 inline constexpr int64_t most_rows = int64_t{1} << 30;     ///< of a batch
 inline constexpr int64_t longest_row = int64_t{1} << 30;   ///< in tokens
+inline constexpr double most_tokens = 1e13;                ///< of a batch
 inline constexpr int64_t most_threads = 4096;
 
 }  // namespace flanmoe

@@ -107,7 +107,7 @@ void validate_sizes(const ModelConfig& model, const DataConfig& data) {
     const double weights = real(model.d_model) * (2 * real(model.vocab_size) + layers * matrices * real(widest));
     check(weights <= most_weights, "the model's sizes multiply to about {:.0e} weights, and at most {:.0e} can be counted; check model.d_model, model.d_ff, moe.experts and the layers", weights, most_weights);
     const double tokens = real(data.batch_rows) * real(data.encoder_length + data.decoder_length);
-    check(tokens <= real(int64_t{1} << 40), "a batch of {} rows of {} tokens is {:.0e} tokens; check data.batch_rows and the lengths of rows", data.batch_rows, data.encoder_length + data.decoder_length, tokens);
+    check(tokens <= most_tokens, "a batch of {} rows of {} tokens is {:.0e} tokens; check data.batch_rows and the lengths of rows", data.batch_rows, data.encoder_length + data.decoder_length, tokens);
 }
 
 void validate_data(const DataConfig& data) {

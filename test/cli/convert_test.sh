@@ -20,7 +20,7 @@ expect 0 'as f32 in 1 file' "$FLANMOE" convert small widened --dtype f32
 expect 0 . "$FLANMOE" generate joined --prompt 'the red fox' --max-new-tokens 3
 
 refuse 64 '\-1 is not above 0' "$FLANMOE" convert dense other --shard-gb -1
-refuse 64 '0 is not above 0' "$FLANMOE" convert dense other --experts 0
+refuse 64 'Value 0 not in range 1 to 65536' "$FLANMOE" convert dense other --experts 0
 refuse 64 'the model is dense, so there is no routing to change' "$FLANMOE" generate dense --prompt a --set moe.dropless=true
 refuse 64 'moe.experts is 4 in .* and cannot be changed' "$FLANMOE" generate sparse --prompt a --set moe.experts=8
 

@@ -21,7 +21,8 @@ struct Placed {
 };
 
 cudasim::Counters operator-(const cudasim::Counters& a, const cudasim::Counters& b) {
-    return {a.launches - b.launches, a.graph_launches - b.graph_launches, a.copies - b.copies, a.allocations - b.allocations, a.synchronisations - b.synchronisations, a.event_waits - b.event_waits};
+    return {.launches = a.launches - b.launches, .graph_launches = a.graph_launches - b.graph_launches, .copies = a.copies - b.copies, .allocations = a.allocations - b.allocations,
+            .synchronisations = a.synchronisations - b.synchronisations, .event_waits = a.event_waits - b.event_waits, .pageable_copies = a.pageable_copies - b.pageable_copies};
 }
 
 /// What a whole generation asks for.

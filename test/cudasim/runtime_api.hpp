@@ -133,9 +133,9 @@ void name_next_launch(const char* name);
 /// What has been asked of the runtime since the process began.
 struct Counters {
     int64_t launches = 0;  ///< of kernels, those inside graphs not counted
-    int64_t pageable_copies = 0;  ///< between the device and host memory that is not pinned
     int64_t graph_launches = 0, copies = 0, allocations = 0, synchronisations = 0;
-    int64_t event_waits = 0;  ///< of these, for an event
+    int64_t event_waits = 0;      ///< of these, for an event
+    int64_t pageable_copies = 0;  ///< of the copies, those between the device and host memory that is not pinned
 };
 Counters counters();
 

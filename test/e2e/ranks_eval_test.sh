@@ -63,7 +63,7 @@ for case in '2 data=2' '4 data=1 expert=2 tensor=2'; do
     awk -v a="$(bench one.json)" -v b="$(bench ranks.json)" 'BEGIN { d = a - b; exit !((d < 0 ? -d : d) <= 2e-4 * a) }' || fault "bench on $case: loss $(bench ranks.json) instead of $(bench one.json)"
 done
 
-expect 64 'rank 1 has another command line than rank 0 \("toy/instruct/valid", not ' \
+expect 64 'rank 1 has another command line than rank 0 \(nothing, not "--' \
     timeout 60 mpirun -q --oversubscribe -n 1 "$FLANMOE" eval run "${tasks[@]}" : -n 1 "$FLANMOE" eval run toy/instruct/valid
 refuse 64 'there are 2 ranks, but parallel.data x parallel.expert x parallel.tensor is .* x 3 x 1' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" eval run "${tasks[@]}" --set parallel.expert=3
 refuse 66 'nothing does not exist' timeout 60 mpirun -q --oversubscribe -n 2 "$FLANMOE" eval run nothing
