@@ -36,6 +36,13 @@ TEST_SUITE("cudasim/staging") {
             failed += after.allocations != before.allocations;
             world.barrier();
             for (const float v : context.download<float>(values)) failed += v != 18;
+            // The second takes the first's place on the host without reading anything that would wait for it.
+            const auto filled = [&](float value) { return context.upload(std::vector<float>(100, world.rank() == 0 ? value : 0), {100}); };
+            const Tensor first = filled(3), second = filled(4);
+            world.broadcast(context, first, 0);
+            world.broadcast(context, second, 0);
+            for (const float v : context.download<float>(first)) failed += v != 3;
+            for (const float v : context.download<float>(second)) failed += v != 4;
         });
         CHECK(failed.load() == 0);
     }
