@@ -24,7 +24,7 @@ void add_shard(CLI::App& parent) {
     };
     auto a = std::make_shared<Arguments>();
     CLI::App& command = *parent.add_subcommand("shard", "Tokenise text into memory-mapped shards; goes on where a stopped run ended");
-    command.add_option("INPUT", a->inputs, "Text files (plain, .jsonl, .gz, .zst) and folders of them")->required();
+    command.add_option("INPUT", a->inputs, "Text files (plain, .jsonl, .gz, .zst) and folders of them: links are followed, names that begin with a dot left out")->required();
     command.add_option("--tokenizer", a->tokenizer, "spiece.model, or a folder that holds it")->required();
     command.add_option("--out", a->out, "Folder for the shards")->required();
     command.add_option("--sentinels", a->sentinels, "Number of <extra_id_k> pieces")->capture_default_str();
