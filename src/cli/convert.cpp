@@ -2,6 +2,7 @@
 #include "checkpoint/conversion.hpp"
 #include "checkpoint/hf_config.hpp"
 #include "checkpoint/resolve.hpp"
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/model_argument.hpp"
 #include "cli/table.hpp"
@@ -94,9 +95,6 @@ void convert(const CLI::App& command, const Options& options) {
                    fmt::join(settings.model.decoder_sparse, ", "), thousands(result.copied), thousands(result.drawn));
 }
 
-// CLI11's own check names the largest double in full.
-const CLI::Validator above_zero([](const std::string& text) { return std::strtod(text.c_str(), nullptr) > 0 ? std::string() : text + " is not above 0"; }, "", "above zero");
-
 }  // namespace
 
 void add_convert(CLI::App& program) {
@@ -111,12 +109,12 @@ void add_convert(CLI::App& program) {
     command->add_option("--router", options->router, "upcycling: moe.router of the new model")->capture_default_str();
     command->add_option("--set", options->settings, "upcycling: any other option of [moe]: moe.key=value (repeatable)")->type_name("KEY=VALUE")->expected(1)->allow_extra_args(false)
         ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    command->add_option("--seed", options->seed, "upcycling: of the new routers")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command->add_option("--seed", options->seed, "upcycling: of the new routers")->check(not_negative)->capture_default_str();
     command->add_flag("--no-check", options->no_check, "upcycling: do not compare the new model's function with its parent's (which loads one after the other)");
     command->add_flag("--keep-optimizer", options->keep_optimizer, "take optimizer state along, for a stage with train.reset_optimizer = false; else the model alone");
     command->add_option("--row-tokens", options->row_tokens,
                         "row length for which the integer expert_capacity in Switch's config.json is computed; 0: nothing is dropped there; default: of the run that made the source")
-        ->check(CLI::NonNegativeNumber);
+        ->check(not_negative);
     command->footer("Examples:\n  flanmoe convert runs/pretrain model-bf16 --dtype bf16 --shard-gb 2\n"
                     "  flanmoe convert t5-base upcycled --experts 8 --every 2 --router gshard --set moe.encoder.layers=[1,3,5]\n\n"
                     "Upcycled directories are for train.start_from; the directory appears when it is complete, or not at all.");

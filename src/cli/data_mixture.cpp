@@ -1,4 +1,5 @@
 // `flanmoe data mixture`: what a mixture trains on: exact shares, tokens, truncation, epochs, and examples as the model sees them.
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/table.hpp"
 #include "core/error.hpp"
@@ -189,9 +190,9 @@ void add_data_mixture(CLI::App& data_command) {
     command->add_option("--batch-rows", a->data.batch_rows, "Rows of a step")->capture_default_str();
     command->add_option("--steps", a->steps, "Also print how often each task is gone through in so many steps");
     command->add_option("--held-out-report", a->data.held_out_report, "Write which held-out items the mixture holds (JSON), for flanmoe eval --held-out; also where the policy refuses them");
-    command->add_option("--rows", a->measured_rows, "Make so many packed rows to measure what one holds, and the speed")->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option("--rows", a->measured_rows, "Make so many packed rows to measure what one holds, and the speed")->check(above_zero)->capture_default_str();
     command->add_option("--count", a->count, "Print so many examples");
-    command->add_option("--seed", a->data.seed, "Of the stream")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command->add_option("--seed", a->data.seed, "Of the stream")->check(not_negative)->capture_default_str();
     command->footer("Example:\n  flanmoe data mixture configs/mixture/flan-a.toml --data data-folder --tokenizer vocabulary --steps 100000 --count 3");
     command->callback([a] { show(*a); });
 }

@@ -1,4 +1,5 @@
 // `flanmoe data readers` and `flanmoe data records`: which formats are read, and the records of files as JSON lines.
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/table.hpp"
 #include "core/error.hpp"
@@ -58,7 +59,7 @@ void add_data_records(CLI::App& data_command) {
     command->add_option("--records", a->options.records, "Member of a JSON document that holds the records");
     command->add_option("--encoding", a->encoding, "Of the files: utf-8, latin-1, cp1252")->capture_default_str();
     command->add_option("--malformed", a->malformed, "Malformed records: fail, or skip (and count)")->check(CLI::IsMember({"fail", "skip"}))->capture_default_str();
-    command->add_option("--count", a->count, "Print so many; 0: all")->check(CLI::NonNegativeNumber);
+    command->add_option("--count", a->count, "Print so many; 0: all")->check(not_negative);
     command->footer("Example:\n  flanmoe data records gsm8k test.jsonl --fields question,answer --count 3");
     command->callback([a] {
         a->options.encoding = parse_encoding(a->encoding);

@@ -1,4 +1,5 @@
 // `flanmoe data tasks`: what task files declare, checked against their data, and the examples they make.
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/table.hpp"
 #include "core/error.hpp"
@@ -58,7 +59,7 @@ void add_data_tasks(CLI::App& data_command) {
     command->add_option("TASK", a->files, "Task files (.toml), or folders of them")->required();
     command->add_option("--data", a->data, "Folder that their paths are relative to")->capture_default_str();
     command->add_option("--split", a->split, "Only this split; tasks that lack it are left out");
-    command->add_option("--count", a->count, "Print the examples of so many records of each")->check(CLI::NonNegativeNumber);
+    command->add_option("--count", a->count, "Print the examples of so many records of each")->check(not_negative);
     command->add_flag("--no-options", a->no_options, "Ask without options");
     command->add_flag("--jsonl", a->jsonl, "Print examples as JSON lines, and no table");
     command->footer("Example:\n  flanmoe data tasks configs/task --data data-folder --count 1");

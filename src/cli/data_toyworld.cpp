@@ -1,4 +1,5 @@
 // `flanmoe data toyworld`: writes the toy world, the data that ships. What it holds is told in data/README.md.
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "core/error.hpp"
 #include "data/toyworld/generate.hpp"
@@ -21,7 +22,7 @@ void add_data_toyworld(CLI::App& data_command) {
     command->add_option("--out", arguments->out, "folder to write (new, empty, or an earlier toy world)");
     command->add_flag("--list", arguments->list, "print every family with an example instead");
     toyworld::Sizes& sizes = arguments->sizes;
-    command->add_option("--seed", sizes.seed, "the same seed gives the same bytes on every machine")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command->add_option("--seed", sizes.seed, "the same seed gives the same bytes on every machine")->check(not_negative)->capture_default_str();
     const auto size = [&](const char* name, size_t& value, const char* what, size_t least) {
         command->add_option(name, value, what)->capture_default_str()->check(CLI::Range(least, size_t{1000000}));
     };

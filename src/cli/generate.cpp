@@ -1,4 +1,5 @@
 // flanmoe generate: text from prompts.
+#include "cli/checks.hpp"
 #include "cli/commands.hpp"
 #include "cli/model_argument.hpp"
 #include "comm/agreement.hpp"
@@ -183,7 +184,7 @@ void add_generate(CLI::App& program) {
     command.add_option("--temperature", s.temperature, "Above 0: sample; 1 = the model's own distribution")->check(CLI::Range(0.0, 1000.0))->capture_default_str();
     command.add_option("--top-k", s.top_k, "Sample among the k most probable tokens; 0 = all")->check(CLI::Range(0, 1000000))->capture_default_str();
     command.add_option("--top-p", s.top_p, "Sample among the most probable tokens that hold so much probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-    command.add_option("--seed", s.seed, "Of sampling: prompt i always draws the same")->check(CLI::NonNegativeNumber)->capture_default_str();
+    command.add_option("--seed", s.seed, "Of sampling: prompt i always draws the same")->check(not_negative)->capture_default_str();
     command.add_option("--beams", s.beams, "Beams of the search; 1 = none")->check(CLI::Range(1, 10000))->capture_default_str();
     command.add_option("--length-penalty", s.length_penalty, "With beams: scores are divided by length to this power")->capture_default_str();
     command.add_flag("--early-stopping", s.early_stopping, "With beams: stop when as many outputs as beams have ended");

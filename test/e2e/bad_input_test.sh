@@ -128,7 +128,7 @@ wrong 64 'train.threads must be in' --set train.threads=100000
 wrong 64 'model.norm_epsilon must be in \(0, 1\]' --set model.norm_epsilon=2
 refuse 64 'top-p is 0; give a probability' "$FLANMOE" generate good --prompt a --temperature 1 --top-p 0
 refuse 64 'temperature is nan; give a number' "$FLANMOE" generate good --prompt a --temperature nan
-refuse 64 'seed: Number less than 0' "$FLANMOE" data toyworld --out w --seed -1
+refuse 64 'seed: -1 is below 0' "$FLANMOE" data toyworld --out w --seed -1
 ends 0 instruct.toml long "${options[@]}" --max-minutes 1000000000
 
 # A vocabulary of the same size whose ids mean other pieces.
