@@ -15,8 +15,8 @@ Error error_of(const std::exception_ptr& exception) {
         return {Exit::out_of_memory, "out of memory; use a smaller batch or model, or a machine with more memory"};
     } catch (const std::filesystem::filesystem_error& error) {
         return {Exit::io, error.what()};
-    } catch (const std::system_error& error) {  // of files and streams, such as output that cannot be written
-        return {Exit::io, fmt::format("{}; free some space, or check what the output goes to", error.what())};
+    } catch (const std::system_error& error) {  // of the system: output that cannot be written, no room for another thread
+        return {Exit::io, fmt::format("{}; check free space, what the output goes to, and the limits of processes", error.what())};
     } catch (const std::exception& error) {
         return {Exit::internal, fmt::format("internal error: {}; please report this", error.what())};
     } catch (...) {

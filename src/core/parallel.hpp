@@ -1,7 +1,7 @@
 // Loops over threads (OpenMP) with results that do not depend on scheduling.
 //
-// parallel_for cuts [0, count) into one contiguous piece a thread; what a piece throws reaches the caller. ordered_sum adds over fixed blocks in a fixed order: the same bits for any
-// number of threads.
+// parallel_for cuts [0, count) into one contiguous piece a thread; what a piece throws reaches the caller. ordered_sum adds over fixed blocks in a fixed
+// order: the same bits for any number of threads.
 #pragma once
 
 #include <omp.h>
